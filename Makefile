@@ -1,0 +1,38 @@
+# embedding-gateway: one non-recursive Makefile. `make help` lists the targets.
+#
+# A directory is a program: hashd/*.c becomes build/bin/hashd. Everything that is not main() goes into
+# one archive a directory, which the C tests link too. Objects of different VARIANTs never mix.
+
+DAEMONS  := gatewayd hashd supervisor
+TOOLS    := podctl
+# Source of a tool's main(); the rest comes from that directory's archive.
+podctl_MAIN := supervisor/podctl.c
+
+VARIANT ?= release
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+O   := build/$(VARIANT)
+BIN := $(if $(filter release,$(VARIANT)),build/bin,$(O)/bin)
+T   := $(if $(filter release,$(VARIANT)),build/tests,$(O)/tests)
+
+include mk/flags.mk
+include mk/build.mk
+include mk/test.mk
+include mk/run.mk
+include mk/lint.mk
+
+.DEFAULT_GOAL := all
+.PHONY: all help clean install
+all: $(PROGRAMS) ## build everything into build/bin
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+prefix ?= /usr/local
+install: all ## install the programs below $(DESTDIR)$(prefix)
+	install -d $(DESTDIR)$(prefix)/bin
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(prefix)/bin
+
+clean: ## remove build/
+	rm -rf build

@@ -1,0 +1,49 @@
+#ifndef COMMON_ARENA_H
+#define COMMON_ARENA_H
+
+/*
+ * Memory for cached bodies that another process may map: one memfd of a fixed size, and an O(1)
+ * coalescing allocator over it (TLSF: Masmano, Ripoll, Crespo, Real, "TLSF: a New Dynamic Memory
+ * Allocator for Real-Time Systems", ECRTS 2004). The allocator's own data lies outside the shared
+ * pages, so a reader sees bodies only and a corrupt page never corrupts the allocator. Whole pages
+ * that become free are given back by punching holes. Loop thread only.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/span.h"
+
+struct arena;
+
+#define ARENA_NONE UINT64_MAX
+
+struct arena_stats {
+	uint64_t size_bytes;
+	uint64_t live_bytes;         /* asked for and not freed */
+	uint64_t used_bytes;         /* live + rounding */
+	uint64_t index_bytes;        /* the allocator's own memory, outside the arena */
+	uint64_t largest_free_bytes; /* lower bound */
+	uint64_t allocations;        /* live */
+	uint64_t punched_bytes;      /* given back to the kernel so far */
+};
+
+/*
+ * size_bytes is rounded up to whole pages; memory is used as it is allocated. The memfd has mode
+ * 0400 and is sealed F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL. NULL with errno.
+ */
+struct arena *arena_new(uint64_t size_bytes);
+/* Offset of len_bytes (> 0), or ARENA_NONE when there is no room: the caller evicts and asks again.
+ */
+uint64_t arena_alloc(struct arena *arena, uint64_t len_bytes);
+void arena_release(struct arena *arena, uint64_t offset);
+/* Where it is in this process. */
+void *arena_at(const struct arena *arena, uint64_t offset);
+/* What an allocation of this size really takes. */
+uint64_t arena_rounded(uint64_t len_bytes);
+struct arena_stats arena_stats(const struct arena *arena);
+/* A new read-only descriptor of it (reopened, so that the receiver cannot write); the caller closes
+ * it. -1 with errno. */
+int arena_open_reader(const struct arena *arena);
+void arena_free(struct arena **arena);
+
+#endif

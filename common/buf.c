@@ -1,0 +1,125 @@
+#include "common/buf.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void buf_init(struct buf *b, size_t max_len)
+{
+	*b = (struct buf)BUF_INIT(max_len);
+}
+
+void buf_free(struct buf *b)
+{
+	free(b->data);
+	buf_init(b, b->max_len);
+}
+
+void buf_clear(struct buf *b)
+{
+	b->len = 0;
+	b->failed = false;
+}
+
+void *buf_reserve(struct buf *b, size_t len_bytes)
+{
+	if (b->failed)
+		return NULL;
+	if (len_bytes > b->max_len - b->len) {
+		b->failed = true;
+		return NULL;
+	}
+	size_t need = b->len + len_bytes;
+	if (need > b->capacity || !b->data) {
+		size_t capacity = b->capacity ? b->capacity : 64;
+		while (capacity < need)
+			capacity = capacity > b->max_len / 2 ? b->max_len : capacity * 2;
+		if (capacity < 64)
+			capacity = 64;
+		uint8_t *data = realloc(b->data, capacity);
+		if (!data) {
+			b->failed = true;
+			return NULL;
+		}
+		b->data = data;
+		b->capacity = capacity;
+	}
+	return b->data + b->len;
+}
+
+void buf_commit(struct buf *b, size_t len_bytes)
+{
+	b->len += len_bytes;
+}
+
+int buf_append(struct buf *b, const void *data, size_t len_bytes)
+{
+	void *to = buf_reserve(b, len_bytes);
+	if (!to)
+		return -1;
+	if (len_bytes)
+		memcpy(to, data, len_bytes);
+	b->len += len_bytes;
+	return 0;
+}
+
+int buf_append_str(struct buf *b, const char *str)
+{
+	return buf_append(b, str, strlen(str));
+}
+
+int buf_append_char(struct buf *b, char c)
+{
+	return buf_append(b, &c, 1);
+}
+
+int buf_vprintf(struct buf *b, const char *fmt, va_list ap)
+{
+	va_list measure;
+	va_copy(measure, ap);
+	int n = vsnprintf(NULL, 0, fmt, measure);
+	va_end(measure);
+	if (n < 0) {
+		b->failed = true;
+		return -1;
+	}
+	/* One more byte than the text, for vsnprintf's NUL: kept out of the ceiling and of len. */
+	size_t max_len = b->max_len;
+	if (!b->failed && (size_t)n > max_len - b->len) {
+		b->failed = true;
+		return -1;
+	}
+	b->max_len = max_len + 1;
+	char *to = buf_reserve(b, (size_t)n + 1);
+	b->max_len = max_len;
+	if (!to)
+		return -1;
+	vsnprintf(to, (size_t)n + 1, fmt, ap);
+	b->len += (size_t)n;
+	return 0;
+}
+
+int buf_printf(struct buf *b, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	int rc = buf_vprintf(b, fmt, ap);
+	va_end(ap);
+	return rc;
+}
+
+void buf_consume(struct buf *b, size_t len_bytes)
+{
+	if (len_bytes < b->len)
+		memmove(b->data, b->data + len_bytes, b->len - len_bytes);
+	b->len -= len_bytes;
+}
+
+void *buf_take(struct buf *b, size_t *len_bytes)
+{
+	void *data = b->data;
+	if (len_bytes)
+		*len_bytes = b->len;
+	buf_init(b, b->max_len);
+	return data;
+}

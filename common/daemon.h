@@ -1,0 +1,115 @@
+#ifndef COMMON_DAEMON_H
+#define COMMON_DAEMON_H
+
+/*
+ * The life of a daemon: options, log, loop, signals, inherited sockets, RPC socket, lameduck and
+ * drain.
+ *
+ *   starting -> serving -> lameduck -> draining -> stopped
+ *
+ * SIGTERM and SIGINT: lameduck (/readyz answers 503, everything is still served) for LAMEDUCK, then
+ * on_drain; the daemon calls daemon_drained() when its work is done, or TERMINATION_GRACE_PERIOD
+ * ends it. The same signal again skips the lameduck. SIGHUP: settings are read again, on_reload.
+ * SIGPIPE is ignored.
+ *
+ *   int main(int argc, char **argv)
+ *   {
+ *           struct hashd_conf conf;
+ *           struct daemon *daemon = daemon_start(&spec, &conf, argc, argv);   (exits for --help and
+ * bad options)
+ *           ... make parts ...
+ *           int code = daemon_run(daemon);
+ *           ... free parts in reverse ...
+ *           daemon_stop(&daemon);
+ *           return code;
+ *   }
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/rpc.h"
+
+struct loop;
+struct daemon;
+
+/* Every daemon's own conf struct begins with this one. */
+struct daemon_conf {
+	char *run_dir;       /* RUN_DIR: Unix sockets of the pod */
+	char *rpc_socket;    /* "" : <run_dir>/<name>.sock */
+	int log_level;       /* LOG_LEVEL */
+	int log_format;      /* LOG_FORMAT auto|json|text */
+	int64_t lameduck_ms; /* LAMEDUCK, 1 s */
+	int64_t grace_ms;    /* TERMINATION_GRACE_PERIOD, 10 s */
+	int64_t trusted_gid; /* TRUSTED_GID, -1 */
+	bool strict;         /* unknown <DAEMON>_* variables are errors */
+};
+
+struct daemon_spec {
+	const char *name;              /* "gatewayd" */
+	const char *summary;           /* one sentence for --help */
+	const char *env_prefix;        /* "GATEWAYD_" */
+	const struct config_row *rows; /* the daemon's own; the common ones are added */
+	size_t conf_size;
+	/* Optional: checks that need several settings; NULL, or the error sentence (a static
+	 * string). */
+	const char *(*check)(const void *conf);
+	/* Optional: the name of this instance, e.g. "gatewayd.1" (socket, log). NULL: spec->name.
+	 * Written to text. */
+	void (*instance_name)(const void *conf, char *text, size_t size);
+	const struct metric_family *families;
+};
+
+/* Optional callbacks; all on the loop. */
+struct daemon_events {
+	void (*on_reload)(void *arg); /* conf has its new values */
+	void (*on_lameduck)(void *arg);
+	void (*on_drain)(void *arg); /* must lead to daemon_drained(); NULL: drained at once */
+};
+
+/*
+ * Parse, open the log, make the loop, take over inherited sockets. Exits by itself: 0 after --help,
+ * --version, --print-config,
+ * --check-config, --print-options; 64 or 78 with one line for a bad option. Registers SIGTERM,
+ * SIGINT, SIGHUP.
+ */
+struct daemon *daemon_start(const struct daemon_spec *spec, void *conf, int argc, char **argv);
+void daemon_set_events(struct daemon *daemon, const struct daemon_events *events, void *arg);
+
+struct loop *daemon_loop(struct daemon *daemon);
+struct metrics *daemon_metrics(struct daemon *daemon);
+const char *daemon_name(const struct daemon *daemon);        /* with instance number */
+const char *daemon_instance_id(const struct daemon *daemon); /* random per start, 32 hex */
+const char *daemon_version(void);
+uint64_t daemon_uptime_ms(const struct daemon *daemon);
+/* True while serving and daemon_set_ready(true) (the default): what /readyz and ping say. */
+bool daemon_ready(const struct daemon *daemon);
+void daemon_set_ready(struct daemon *daemon, bool ready);
+bool daemon_stopping(const struct daemon *daemon);
+
+/*
+ * A listening, non-blocking, close-on-exec socket: the one inherited under this name
+ * (sd_listen_fds(3): LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID), or a new one bound to address
+ * ("host:port", "[v6]:port", or a path with a slash: a Unix socket, mode 0660, whose stale
+ * predecessor is replaced only if nobody listens on it). Sockets that this process bound are
+ * unlinked by daemon_stop(). dies with a clear line when it cannot.
+ */
+int daemon_listen(struct daemon *daemon, const char *name, const char *address);
+
+/*
+ * Open the RPC socket (inherited name "rpc") and serve methods there beside `ping`, `metrics` and
+ * `log_level`, which every daemon has. methods may be NULL.
+ */
+struct rpc_server *daemon_serve_rpc(struct daemon *daemon, const struct rpc_method *methods);
+
+/* Run until stopped; the exit code. Sends READY=1 to NOTIFY_SOCKET when it is set. */
+int daemon_run(struct daemon *daemon);
+/* The drain is complete. */
+void daemon_drained(struct daemon *daemon);
+/* Begin to stop, as if SIGTERM had come; exit_code is what daemon_run() returns. */
+void daemon_quit(struct daemon *daemon, int exit_code);
+void daemon_stop(struct daemon **daemon);
+
+#endif

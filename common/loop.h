@@ -1,0 +1,64 @@
+#ifndef COMMON_LOOP_H
+#define COMMON_LOOP_H
+
+/*
+ * The event loop of a process: libevent's, with what every part of a daemon needs beside it: the
+ * time, timers, and work put off to the end of the turn (so that nothing is freed inside a callback
+ * chain). Loop thread only, loop_now_us() apart.
+ *
+ * Files that own a descriptor use loop_base() and libevent; all others see timers and deferred
+ * work.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+struct event_base;
+struct loop;
+
+/* NULL only when out of memory or descriptors. */
+struct loop *loop_new(void);
+void loop_free(struct loop **loop);
+struct event_base *loop_base(struct loop *loop);
+
+/* Run until loop_stop(). */
+void loop_run(struct loop *loop);
+/* End loop_run() after the callbacks of this turn. */
+void loop_stop(struct loop *loop);
+
+/* Monotonic microseconds, now. */
+uint64_t loop_now_us(const struct loop *loop);
+/* Wall-clock milliseconds since 1970, read once a turn. */
+uint64_t loop_wall_ms(const struct loop *loop);
+
+/*
+ * A one-shot timer, owned by who made it. Arming an armed timer moves it. The callback may arm,
+ * disarm or free its own timer.
+ */
+struct timer;
+struct timer *timer_new(struct loop *loop, void (*callback)(void *arg), void *arg);
+void timer_arm(struct timer *timer, uint64_t delay_ms);
+void timer_disarm(struct timer *timer);
+bool timer_armed(const struct timer *timer);
+void timer_free(struct timer **timer);
+
+/*
+ * Work for later in this turn, or the next one if called from deferred work: runs once, after the
+ * callback that asked for it has returned. The struct lives inside its owner and must stay valid
+ * until the work ran or was cancelled. Scheduling scheduled work changes nothing.
+ */
+struct deferred {
+	void (*callback)(void *arg);
+	void *arg;
+	struct deferred *next, **prev; /* private; prev is NULL while not scheduled */
+};
+void deferred_init(struct deferred *d, void (*callback)(void *arg), void *arg);
+void loop_defer(struct loop *loop, struct deferred *d);
+void loop_defer_cancel(struct loop *loop, struct deferred *d);
+
+/*
+ * Called once a second with the worst lag seen since the last call: how many microseconds a timer
+ * fired late. One observer; NULL ends it.
+ */
+void loop_observe_lag(struct loop *loop, void (*callback)(uint64_t lag_us, void *arg), void *arg);
+
+#endif

@@ -1,0 +1,183 @@
+#ifndef COMMON_RPC_H
+#define COMMON_RPC_H
+
+/*
+ * MessagePack-RPC over Unix stream sockets, both ends.
+ * (https://github.com/msgpack-rpc/msgpack-rpc/blob/master/spec.md)
+ *
+ *   request [0, id, method, params]   response [1, id, error, result]   notification [2, method,
+ * params]
+ *
+ * The connecting end asks, the accepting end answers. Many calls are under way on one connection;
+ * answers come in any order. error is nil or [code, message]. A frame is at most
+ * RPC_MAX_FRAME_BYTES. What is larger travels as notifications that belong to a call, in both
+ * directions:
+ *
+ *   chunk [id, data, end]   credit [id, bytes]   cancel [id]
+ *
+ * A sender of chunks never exceeds the credit it was given. A request's body starts with none (the
+ * answerer asks for it when it needs it), an answer's with RPC_ANSWER_CREDIT_BYTES. A receiver
+ * gives credit back as it consumes. So a peer holds at most the credit of each call in memory, and
+ * one slow call stops no other. A connection whose peer does not read stops reading itself when
+ * RPC_SEND_HIGH_WATER_BYTES are queued.
+ *
+ * This layer moves frames and checks their shape; the fields inside params and result are
+ * common/messages.h. Loop thread only.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/slice.h"
+#include "common/span.h"
+
+#define RPC_MAX_FRAME_BYTES       (1u << 20)
+#define RPC_INLINE_BODY_BYTES     (16u << 10)
+#define RPC_ANSWER_CREDIT_BYTES   (256u << 10)
+#define RPC_CHUNK_BYTES           (64u << 10)
+#define RPC_SEND_HIGH_WATER_BYTES (1u << 20)
+#define RPC_MAX_CALLS             8192 /* under way on one connection; more is RPC_BUSY */
+
+struct loop;
+
+enum rpc_code {
+	RPC_BAD_PARAMS = 1, /* message names the field */
+	RPC_NO_METHOD = 2,
+	RPC_BUSY = 3,
+	RPC_FORBIDDEN = 4,
+	RPC_FAILED = 5, /* the method's own failure */
+	RPC_CANCELLED = 6,
+	/* Made by this end, never sent: */
+	RPC_LOST = 100, /* not connected, or the connection broke */
+	RPC_TIMEOUT = 101,
+	RPC_PROTOCOL = 102, /* the peer broke the rules; the connection is closed */
+};
+
+struct rpc_error {
+	int code;
+	struct span message; /* borrowed for the callback */
+};
+
+/* ---- The asking end ---- */
+
+struct rpc_client;
+struct rpc_call;
+
+struct rpc_client_options {
+	uint32_t connect_timeout_ms;
+	uint32_t reconnect_min_ms, reconnect_max_ms; /* backoff with full jitter */
+};
+extern const struct rpc_client_options rpc_client_defaults; /* 200, 10, 1000 */
+
+/*
+ * Connects at once and reconnects for ever, in the background. on_state (may be NULL) is called
+ * after each change. The path is copied.
+ */
+struct rpc_client *rpc_client_new(struct loop *loop, const char *socket_path,
+	const struct rpc_client_options *options, void (*on_state)(bool connected, void *arg),
+	void *arg);
+bool rpc_client_connected(const struct rpc_client *client);
+size_t rpc_client_calls(const struct rpc_client *client); /* under way */
+const char *rpc_client_path(const struct rpc_client *client);
+/* Connect now instead of after the backoff (no effect while connected). */
+void rpc_client_wake(struct rpc_client *client);
+/* Calls under way end without a callback. */
+void rpc_client_free(struct rpc_client **client);
+
+struct rpc_call_events {
+	/* At most once. result is one msgpack object, borrowed. Chunks follow only if
+	 * rpc_call_expect_chunks() is called in here. */
+	void (*on_result)(struct span result, void *arg);
+	/* Data of the answer, borrowed; end with the last (data may be empty then). */
+	void (*on_chunk)(struct span data, bool end, void *arg);
+	/* The answerer wants up to this many bytes (total outstanding now) of the request's body.
+	 */
+	void (*on_credit)(uint64_t credit_bytes, void *arg);
+	/* Exactly once, always last, never from inside rpc_call_start(); NULL error: all is well.
+	 * The call is dead. */
+	void (*on_done)(const struct rpc_error *error, void *arg);
+};
+
+/*
+ * Ask. params is one packed msgpack array (copied). timeout_ms 0: none; it covers the time to the
+ * result. Not connected: on_done with RPC_LOST on the next turn. NULL only when out of memory.
+ * events must outlive the call.
+ */
+struct rpc_call *rpc_call_start(struct rpc_client *client, const char *method, struct span params,
+	uint32_t timeout_ms, const struct rpc_call_events *events, void *arg);
+void rpc_call_expect_chunks(struct rpc_call *call);
+/* Bytes of body that may be sent now. */
+uint64_t rpc_call_credit(const struct rpc_call *call);
+/* Send body bytes, at most the credit. The slice is taken over. */
+void rpc_call_send_chunk(struct rpc_call *call, struct slice data, bool end);
+/* Allow the answerer to send more. */
+void rpc_call_give_credit(struct rpc_call *call, uint64_t bytes);
+/* Not wanted any more: no callback comes, the peer is told. Clears the pointer; NULL is fine. */
+void rpc_call_cancel(struct rpc_call **call);
+
+/* ---- The answering end ---- */
+
+struct rpc_server;
+struct rpc_request;
+
+struct rpc_method {
+	const char *name;
+	/* params is one msgpack array, borrowed for the call. Must lead to one reply or fail, now
+	 * or later. */
+	void (*serve)(struct rpc_request *request, struct span params, void *arg);
+	void *arg;
+};
+
+struct rpc_peer {
+	uid_t uid;
+	gid_t gid;
+	pid_t pid;
+};
+
+struct rpc_server_options {
+	gid_t trusted_gid; /* besides the own uid and root; (gid_t)-1: nobody */
+	size_t max_connections;
+};
+extern const struct rpc_server_options rpc_server_defaults;
+
+/* Takes the listening socket over. methods must outlive the server; the table ends with a NULL
+ * name. */
+struct rpc_server *rpc_server_new(
+	struct loop *loop, int listen_fd, const struct rpc_server_options *options);
+/* Serve these as well; 0, or -1 when a name is taken or memory is out. The array must outlive the
+ * server. */
+int rpc_server_add(struct rpc_server *server, const struct rpc_method *methods);
+/* Take no new connection; on_drained when the last peer has left. */
+void rpc_server_drain(struct rpc_server *server, void (*on_drained)(void *arg), void *arg);
+size_t rpc_server_connections(const struct rpc_server *server);
+size_t rpc_server_requests(const struct rpc_server *server); /* under way */
+void rpc_server_free(struct rpc_server **server);
+
+struct rpc_request_events {
+	void (*on_chunk)(struct span data, bool end, void *arg);
+	void (*on_credit)(
+		uint64_t credit_bytes, void *arg); /* the asker can take more of the answer */
+	/* Cancelled, or the peer is gone. The request is dead. */
+	void (*on_cancel)(void *arg);
+};
+/* Keep a request beyond serve(): required before returning from serve() without an answer. */
+void rpc_request_accept(
+	struct rpc_request *request, const struct rpc_request_events *events, void *arg);
+const struct rpc_peer *rpc_request_peer(const struct rpc_request *request);
+const char *rpc_request_method(const struct rpc_request *request);
+/* Ask for up to `bytes` more of the request's body. */
+void rpc_request_give_credit(struct rpc_request *request, uint64_t bytes);
+/* Answer with one packed object. The request is dead afterwards. */
+void rpc_request_reply(struct rpc_request *request, struct span result);
+void rpc_request_fail(struct rpc_request *request, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Answer, then chunks within the credit; the request is dead after the chunk with end, or after
+ * _abort. */
+void rpc_request_reply_start(struct rpc_request *request, struct span result);
+uint64_t rpc_request_credit(const struct rpc_request *request);
+void rpc_request_send_chunk(struct rpc_request *request, struct slice data, bool end);
+/* The rest of the answer will not come: the asker gets on_done with RPC_CANCELLED. */
+void rpc_request_abort(struct rpc_request *request);
+
+#endif

@@ -1,0 +1,33 @@
+#ifndef COMMON_WORKERS_H
+#define COMMON_WORKERS_H
+
+/*
+ * A small pool of threads for calls that block (file I/O) or take long (inflating, parsing
+ * megabytes). A job goes to a thread and comes back to the loop. The job struct is the caller's,
+ * usually embedded in a request.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+struct loop;
+struct workers;
+
+struct job {
+	void (*work)(struct job *job); /* on a worker thread: touches the job and what it owns,
+					  nothing else */
+	void (*done)(struct job *job); /* on the loop thread, exactly once, never from inside
+					  workers_submit() */
+	struct job *next;              /* private */
+};
+
+/* max_queued: jobs waiting for a thread; more is refused. NULL on failure. */
+struct workers *workers_new(struct loop *loop, unsigned threads, size_t max_queued);
+/* 0, or -1 when the queue is full: the job was not taken. Jobs start in order. */
+int workers_submit(struct workers *workers, struct job *job);
+size_t workers_queued(const struct workers *workers);  /* waiting for a thread */
+size_t workers_pending(const struct workers *workers); /* submitted and not yet done */
+/* Waits for running jobs; then calls done() for every job submitted, run or not. Blocks: for the
+ * end of a process. */
+void workers_free(struct workers **workers);
+
+#endif

@@ -1,0 +1,62 @@
+# Tests: TAP under prove. tests/<dir>/x_test.c is a C unit test (cmocka), tests/<dir>/NN-name.t a script.
+# TESTS="tests/hashd/10-route.t build/tests/common/buf_test.t" runs a choice.
+
+CMOCKA_LIBS := -lcmocka
+JOBS ?= $(shell nproc)
+# Daemon folders, then what belongs to no daemon.
+TEST_DIRS := $(filter-out lib fuzz bench,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
+C_TESTS := $(patsubst tests/%.c,$(T)/%.t,$(wildcard tests/*/*_test.c))
+FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+REPLAYS := $(addprefix $(T)/fuzz/,$(addsuffix _replay.t,$(FUZZERS)))
+
+# A test of common/ links common's archive; a test of a daemon that daemon's as well.
+define c_test_rule
+$(T)/$(1)/%_test.t: $(O)/tests/$(1)/%_test.o $(if $(filter $(1),$(DAEMONS)),$(O)/lib$(1).a) $(O)/libcommon.a
+	$$(call say,LD,$$@)
+	@mkdir -p $$(@D)
+	$(Q)$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $(CMOCKA_LIBS) $$(PKG_LIBS) -lm
+endef
+$(foreach d,$(TEST_DIRS),$(eval $(call c_test_rule,$(d))))
+
+# A fuzzer links every archive; its corpus is replayed as one TAP test, without libFuzzer.
+$(T)/fuzz/%_replay.t: $(O)/tests/fuzz/%_fuzz.o $(O)/tests/fuzz/replay_main.o $(filter-out $(O)/libcommon.a,$(ARCHIVES)) $(O)/libcommon.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm
+$(O)/fuzz/%: $(O)/tests/fuzz/%_fuzz.o $(filter-out $(O)/libcommon.a,$(ARCHIVES)) $(O)/libcommon.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm
+
+.PRECIOUS: $(O)/%.o
+
+PROVE := CMOCKA_MESSAGE_OUTPUT=TAP EG_BIN=$(abspath $(BIN)) prove --exec '' -j $(JOBS) --timer
+
+.PHONY: test test-build sanitize sanitize-thread fuzz cover
+test-build: deps-test $(PROGRAMS) $(C_TESTS) $(REPLAYS)
+
+test: test-build ## build and run every test
+	$(Q)$(PROVE) $(if $(TESTS),$(TESTS),-r $(T) tests)
+
+test-%: test-build ## run the tests of one directory, e.g. test-hashd
+	$(Q)$(PROVE) $(filter $(T)/$*/%,$(C_TESTS) $(REPLAYS)) $(wildcard tests/$*/*.t)
+
+sanitize: ## every test under AddressSanitizer and UBSan
+	$(Q)+$(MAKE) --no-print-directory VARIANT=sanitize test
+
+sanitize-thread: ## every C test under ThreadSanitizer
+	$(Q)+$(MAKE) --no-print-directory VARIANT=thread test TESTS="-r build/thread/tests"
+
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz-run
+fuzz: ## run each fuzzer for FUZZ_SECONDS (60)
+	$(Q)+$(MAKE) --no-print-directory VARIANT=fuzz fuzz-run
+fuzz-run: $(addprefix $(O)/fuzz/,$(FUZZERS))
+	$(Q)for f in $(FUZZERS); do echo "fuzz $$f"; mkdir -p $(O)/found/$$f; \
+	  $(O)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	    -artifact_prefix=$(O)/found/$$f- $(O)/found/$$f tests/fuzz/corpus/$$f || exit 1; done
+
+cover: ## line coverage into build/coverage (needs lcov)
+	$(Q)+$(MAKE) --no-print-directory VARIANT=cover test
+	$(Q)lcov -q -c -d build/cover --include '*/common/*' $(foreach d,$(DAEMONS),--include '*/$(d)/*') -o build/cover/lcov.info
+	$(Q)genhtml -q -o build/coverage build/cover/lcov.info && lcov -l build/cover/lcov.info
