@@ -3,10 +3,14 @@
 # A directory is a program: hashd/*.c becomes build/bin/hashd. Everything that is not main() goes into
 # one archive a directory, which the C tests link too. Objects of different VARIANTs never mix.
 
-DAEMONS  := gatewayd hashd supervisor
-TOOLS    := podctl
+# Directories with an archive each, beside common/.
+DIRS  := gatewayd hashd supervisor
+TOOLS := podctl
 # Source of a tool's main(); the rest comes from that directory's archive.
 podctl_MAIN := supervisor/podctl.c
+# What has no main() in this tree is not linked.
+DAEMONS := $(foreach d,$(DIRS),$(if $(wildcard $(d)/main.c),$(d)))
+TOOLS := $(foreach t,$(TOOLS),$(if $(wildcard $($(t)_MAIN)),$(t)))
 
 VARIANT ?= release
 ifeq ($(origin CC),default)
@@ -24,7 +28,7 @@ include mk/lint.mk
 
 .DEFAULT_GOAL := all
 .PHONY: all help clean install
-all: $(PROGRAMS) ## build everything into build/bin
+all: $(ARCHIVES) $(PROGRAMS) ## build everything into build/bin
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

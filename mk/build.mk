@@ -6,7 +6,7 @@ lib_sources = $(filter-out $(1)/main.c $(TOOL_MAINS),$(wildcard $(1)/*.c $(1)/*/
 objects = $(patsubst %.c,$(O)/%.o,$(1))
 
 PROGRAMS := $(addprefix $(BIN)/,$(DAEMONS) $(TOOLS))
-ARCHIVES := $(foreach d,common $(DAEMONS),$(O)/lib$(d).a)
+ARCHIVES := $(foreach d,common $(DIRS),$(O)/lib$(d).a)
 
 $(O)/%.o: %.c | deps
 	$(call say,CC,$<)
@@ -28,7 +28,7 @@ $(O)/lib$(1).a: $(call objects,$(call lib_sources,$(1)))
 	@mkdir -p $$(@D)
 	$(Q)rm -f $$@ && ar rcs $$@ $$^
 endef
-$(foreach d,common $(DAEMONS),$(eval $(call archive_rule,$(d))))
+$(foreach d,common $(DIRS),$(eval $(call archive_rule,$(d))))
 
 # $(call program_rule,NAME,MAIN,DIR)
 define program_rule

@@ -1,6 +1,6 @@
 # Checks that need no running daemon.
 
-SOURCES := $(wildcard common/*.[ch] tests/*/*.[ch] $(foreach d,$(DAEMONS),$(d)/*.[ch] $(d)/*/*.[ch]))
+SOURCES := $(wildcard common/*.[ch] tests/*/*.[ch] $(foreach d,$(DIRS),$(d)/*.[ch] $(d)/*/*.[ch]))
 
 .PHONY: lint format docs
 format: ## rewrite the sources with clang-format

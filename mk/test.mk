@@ -1,4 +1,5 @@
 # Tests: TAP under prove. tests/<dir>/x_test.c is a C unit test (cmocka), tests/<dir>/NN-name.t a script.
+# tests/<dir>/x_tool.c is a program that scripts run, $EG_TESTS/<dir>/x_tool.
 # TESTS="tests/hashd/10-route.t build/tests/common/buf_test.t" runs a choice.
 
 CMOCKA_LIBS := -lcmocka
@@ -6,15 +7,20 @@ JOBS ?= $(shell nproc)
 # Daemon folders, then what belongs to no daemon.
 TEST_DIRS := $(filter-out lib fuzz bench,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 C_TESTS := $(patsubst tests/%.c,$(T)/%.t,$(wildcard tests/*/*_test.c))
+TEST_TOOLS := $(patsubst tests/%.c,$(T)/%,$(wildcard tests/*/*_tool.c))
 FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,%,$(wildcard tests/fuzz/*_fuzz.c))
 REPLAYS := $(addprefix $(T)/fuzz/,$(addsuffix _replay.t,$(FUZZERS)))
 
 # A test of common/ links common's archive; a test of a daemon that daemon's as well.
 define c_test_rule
-$(T)/$(1)/%_test.t: $(O)/tests/$(1)/%_test.o $(if $(filter $(1),$(DAEMONS)),$(O)/lib$(1).a) $(O)/libcommon.a
+$(T)/$(1)/%_test.t: $(O)/tests/$(1)/%_test.o $(if $(filter $(1),$(DIRS)),$(O)/lib$(1).a) $(O)/libcommon.a
 	$$(call say,LD,$$@)
 	@mkdir -p $$(@D)
 	$(Q)$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $(CMOCKA_LIBS) $$(PKG_LIBS) -lm
+$(T)/$(1)/%_tool: $(O)/tests/$(1)/%_tool.o $(if $(filter $(1),$(DIRS)),$(O)/lib$(1).a) $(O)/libcommon.a
+	$$(call say,LD,$$@)
+	@mkdir -p $$(@D)
+	$(Q)$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(PKG_LIBS) -lm
 endef
 $(foreach d,$(TEST_DIRS),$(eval $(call c_test_rule,$(d))))
 
@@ -30,10 +36,10 @@ $(O)/fuzz/%: $(O)/tests/fuzz/%_fuzz.o $(filter-out $(O)/libcommon.a,$(ARCHIVES))
 
 .PRECIOUS: $(O)/%.o
 
-PROVE := CMOCKA_MESSAGE_OUTPUT=TAP EG_BIN=$(abspath $(BIN)) prove --exec '' -j $(JOBS) --timer
+PROVE := CMOCKA_MESSAGE_OUTPUT=TAP EG_BIN=$(abspath $(BIN)) EG_TESTS=$(abspath $(T)) prove --exec '' -j $(JOBS) --timer
 
 .PHONY: test test-build sanitize sanitize-thread fuzz cover
-test-build: deps-test $(PROGRAMS) $(C_TESTS) $(REPLAYS)
+test-build: deps-test $(PROGRAMS) $(C_TESTS) $(TEST_TOOLS) $(REPLAYS)
 
 test: test-build ## build and run every test
 	$(Q)$(PROVE) $(if $(TESTS),$(TESTS),-r $(T) tests)
@@ -58,5 +64,5 @@ fuzz-run: $(addprefix $(O)/fuzz/,$(FUZZERS))
 
 cover: ## line coverage into build/coverage (needs lcov)
 	$(Q)+$(MAKE) --no-print-directory VARIANT=cover test
-	$(Q)lcov -q -c -d build/cover --include '*/common/*' $(foreach d,$(DAEMONS),--include '*/$(d)/*') -o build/cover/lcov.info
+	$(Q)lcov -q -c -d build/cover --include '*/common/*' $(foreach d,$(DIRS),--include '*/$(d)/*') -o build/cover/lcov.info
 	$(Q)genhtml -q -o build/coverage build/cover/lcov.info && lcov -l build/cover/lcov.info
