@@ -21,7 +21,7 @@ struct digest digest_of(struct span data);
 struct digest_state;
 struct digest_state *digest_new(void); /* NULL when out of memory */
 void digest_update(struct digest_state *state, struct span data);
-/* Ends the sum and makes the state ready for the next one. */
+/* Ends the sum and makes the state ready for the next one, from empty. */
 struct digest digest_final(struct digest_state *state);
 /* Make `to` continue from where `from` stands. */
 void digest_copy(struct digest_state *to, const struct digest_state *from);
@@ -29,7 +29,7 @@ void digest_free(struct digest_state **state);
 
 /* Writes DIGEST_HEX lower-case characters and a NUL. */
 void digest_hex(const struct digest *digest, char text[DIGEST_HEX + 1]);
-/* -1 unless exactly 64 hexadecimal characters of either case. */
+/* 0, or -1 with *digest unchanged unless exactly 64 hexadecimal characters of either case. */
 int digest_parse_hex(struct span text, struct digest *digest);
 bool digest_equal(const struct digest *a, const struct digest *b);
 /* In constant time. */

@@ -21,8 +21,8 @@ void backoff_init(struct backoff *b, uint32_t base_ms, uint32_t max_ms, double f
 uint32_t backoff_next_ms(struct backoff *b);
 void backoff_reset(struct backoff *b);
 
-/* Retry-After (RFC 9110 10.2.3): seconds or an HTTP date. -1 when absent or not valid; at most
- * max_ms. */
+/* Retry-After (RFC 9110 10.2.3): seconds or an HTTP date (all three forms; a past one is 0). -1
+ * when absent (NULL) or not valid; at most max_ms. */
 int64_t retry_after_parse_ms(const char *value, uint64_t now_wall_ms, int64_t max_ms);
 
 enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
@@ -34,9 +34,11 @@ struct breaker {
 	uint64_t opened_us;
 	bool probe_out;
 };
+/* threshold 0: never opens. */
 void breaker_init(struct breaker *b, uint32_t threshold, uint32_t open_ms);
 /* May a call be made now? In half-open only one is let through until it reports. */
 bool breaker_allow(struct breaker *b, uint64_t now_us);
+/* While open, reports of calls that were allowed before change nothing. */
 void breaker_success(struct breaker *b);
 void breaker_failure(struct breaker *b, uint64_t now_us);
 /* An allowed call ended without saying anything about the provider (cancelled, 4xx). */
