@@ -1,0 +1,86 @@
+#ifndef GATEWAYD_CACHE_H
+#define GATEWAYD_CACHE_H
+
+/*
+ * The memory cache: objects (cache_object.h) by key, within a budget of bytes, S3-FIFO (Yang,
+ * Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP 2023).
+ *
+ *   new --> small (10 %) --seen again while there--> main (the rest) --> out
+ *              |                                      ^  |  ^ not seen since: out
+ *              +--> out, remembered in ghost --again--+  +--+ seen: once more round
+ *
+ * Queues are sized in bytes. A hit only raises a counter (at most 3). A scan passes through small
+ * and leaves main alone. ghost holds fingerprints, as many as would fill main, within 5 % of the
+ * budget.
+ *
+ * The budget covers all: bodies as the arena rounds them, the arena's own index, object headers,
+ * hash table, ghosts, and objects that were evicted but are still referenced (pinned). Hash chains
+ * are keyed with a random seed; the table grows a few chains at a time.
+ *
+ * Time is an argument: wall-clock milliseconds. Loop thread only.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/digest.h"
+#include "gatewayd/cache_object.h"
+
+struct arena;
+
+#define CACHE_MIN_BUDGET_BYTES (1u << 20)
+
+struct cache_options {
+	uint64_t budget_bytes;
+	/* A larger object is never kept. 0: a tenth of the budget. */
+	uint64_t max_object_bytes;
+};
+
+/* NULL with errno: budget too small (EINVAL), no memory. */
+struct cache *cache_new(const struct cache_options *options);
+/* Every reference must have been given back. Clears the pointer. */
+void cache_free(struct cache **cache);
+
+enum cache_freshness {
+	CACHE_ABSENT,
+	CACHE_FRESH,
+	CACHE_STALE, /* past its TTL, within its grace */
+};
+/* A reference for the caller, or NULL and CACHE_ABSENT; an object past its grace is taken out and
+ * absent. Counts as a use. */
+struct cache_object *cache_lookup(struct cache *cache, const struct digest *key, uint64_t now_ms,
+	enum cache_freshness *freshness);
+/* As it would be found, without a use, a reference or a trace in the counters. */
+bool cache_contains(const struct cache *cache, const struct digest *key, uint64_t now_ms);
+
+/*
+ * Keep the object under its key, in place of one with the same key (which then lives on for who
+ * holds it). The cache takes a reference of its own; the caller's stays. -1: not kept (body outside
+ * the arena, too large, no room), counted; the object itself is as good as before.
+ */
+int cache_insert(struct cache *cache, struct cache_object *object, uint64_t now_ms);
+/* Purge one. true when it was there. */
+bool cache_remove(struct cache *cache, const struct digest *key);
+/* Purge everything. Returns how many; cost grows with the objects. */
+size_t cache_clear(struct cache *cache);
+
+struct cache_stats {
+	uint64_t budget_bytes;
+	uint64_t used_bytes;    /* everything that the budget covers */
+	uint64_t live_bytes;    /* bodies and headers of objects in the cache, rounded */
+	uint64_t pinned_bytes;  /* objects taken out and still referenced */
+	uint64_t outside_bytes; /* bodies that found no room in the arena; not in the budget */
+	uint64_t index_bytes;   /* hash table, ghosts, the arena's own */
+	uint64_t objects[CACHE_KINDS], object_bytes[CACHE_KINDS];
+	uint64_t small_bytes, main_bytes, ghosts;
+	/* Never decrease: */
+	uint64_t hits[CACHE_KINDS], stale_hits, misses;
+	uint64_t inserts, ghost_hits, refused;
+	uint64_t evictions, evicted_bytes, expired, removed;
+	uint64_t forms_added, forms_dropped;
+};
+void cache_stats(const struct cache *cache, struct cache_stats *stats);
+/* Where the bodies lie, for peers that map it. Lives as long as the cache. */
+struct arena *cache_arena(struct cache *cache);
+
+#endif

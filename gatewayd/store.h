@@ -1,0 +1,87 @@
+#ifndef GATEWAYD_STORE_H
+#define GATEWAYD_STORE_H
+
+/*
+ * Where bought embeddings outlive the process. One interface for all kinds (dir, later s3, and
+ * tiers of both): asynchronous, nothing ever waits on the loop. Same names, same bytes everywhere,
+ * so copying files moves a cache:
+ *
+ *   <prefix>embeddings/<sha256 of the element>.json.gz        prefix "" or "mock/"
+ *
+ * Look-ups go first: storing waits in a bounded queue of its own, with few of them on the worker
+ * threads at a time; what does not fit is dropped and counted (it is bought again one day). A
+ * failed put is tried again with backoff; a store never fails a request.
+ *
+ *   store_get_start() --> done(result)                 exactly once, unless cancelled
+ *   store_put() --> queue --> backend --> stored, or waits for a retry, or given up
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/digest.h"
+#include "common/span.h"
+#include "gatewayd/stored_object.h"
+
+struct loop;
+struct store;
+struct store_get;
+
+/* "mock/embeddings/" + 64 + ".json.gz" + NUL fits. */
+#define STORE_NAME_BYTES 112
+
+enum store_result {
+	STORE_FOUND,  /* object is set */
+	STORE_LEGACY, /* object->json is set: a legacy object under this key */
+	STORE_MISS,   /* also what is newer or larger than we read, and the corrupt (counted) */
+	STORE_ERROR,  /* the store could not tell: I/O error, too busy; to be treated as a miss */
+};
+
+/* Never decrease. Read them at any time on the loop thread. */
+struct store_stats {
+	uint64_t hits, legacy_hits, misses, corrupt, get_errors;
+	uint64_t puts;                      /* stored */
+	uint64_t put_errors;                /* attempts that failed */
+	uint64_t puts_given_up;             /* after the last attempt */
+	uint64_t puts_dropped;              /* queue full, or closing */
+	uint64_t no_space;                  /* put_errors by ENOSPC or EDQUOT */
+	uint64_t read_bytes, written_bytes; /* compressed */
+};
+
+/*
+ * Look up by element key. done comes on the loop thread, never from inside this call, exactly once.
+ * object is lent for the callback (stored_object_take() keeps it), NULL unless FOUND or LEGACY.
+ * NULL only when out of memory (treat as a miss).
+ */
+struct store_get *store_get_start(struct store *store, const struct digest *key,
+	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg);
+/* Not wanted any more: done does not come. Clears the pointer; NULL is fine. Not from inside done
+ * for the same get: it is dead by then. */
+void store_get_cancel(struct store_get **get);
+
+/* Store in the background, replacing what is there. Copies all it needs. false: dropped (counted).
+ */
+bool store_put(struct store *store, const struct stored_fields *fields);
+
+/* Finish all puts under way or queued (retries without waiting), then on_drained, never from inside
+ * this call. Later puts are dropped; gets go on working. Once. */
+void store_drain(struct store *store, void (*on_drained)(void *arg), void *arg);
+
+const struct store_stats *store_stats(const struct store *store);
+size_t store_gets_pending(const struct store *store);
+size_t store_puts_pending(const struct store *store); /* queued, running or waiting for a retry */
+uint64_t store_put_bytes_pending(const struct store *store);
+const char *store_kind(const struct store *store); /* "dir" */
+
+/* Gets under way end without done; queued puts are dropped (drain first). Work that is on a thread
+ * ends by itself: free the store before its workers and its loop. Clears the pointer. */
+void store_free(struct store **store);
+
+/* ---- Names ---- */
+
+/* The object's name below the store's root. Returns its length, without the NUL. */
+size_t store_object_name(const char *prefix, const struct digest *key, char name[STORE_NAME_BYTES]);
+/* The key in a file name "<64 hex>.json.gz" (lower case); -1 when it is something else. */
+int store_object_key(struct span file_name, struct digest *key);
+
+#endif
