@@ -1,8 +1,11 @@
 #include "common/buf.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "common/log.h"
 
 void buf_init(struct buf *b, size_t max_len)
 {
@@ -49,6 +52,7 @@ void *buf_reserve(struct buf *b, size_t len_bytes)
 
 void buf_commit(struct buf *b, size_t len_bytes)
 {
+	BUG_ON(len_bytes > b->capacity - b->len);
 	b->len += len_bytes;
 }
 
@@ -75,26 +79,30 @@ int buf_append_char(struct buf *b, char c)
 
 int buf_vprintf(struct buf *b, const char *fmt, va_list ap)
 {
-	va_list measure;
-	va_copy(measure, ap);
-	int n = vsnprintf(NULL, 0, fmt, measure);
-	va_end(measure);
-	if (n < 0) {
+	if (b->failed)
+		return -1;
+	/* What is free already is enough for most texts: format there first. */
+	size_t room = b->data ? b->capacity - b->len : 0;
+	va_list again;
+	va_copy(again, ap);
+	int n = vsnprintf(room ? (char *)b->data + b->len : NULL, room, fmt, ap);
+	if (n < 0 || (size_t)n > b->max_len - b->len) {
 		b->failed = true;
+		va_end(again);
 		return -1;
 	}
-	/* One more byte than the text, for vsnprintf's NUL: kept out of the ceiling and of len. */
-	size_t max_len = b->max_len;
-	if (!b->failed && (size_t)n > max_len - b->len) {
-		b->failed = true;
-		return -1;
+	if ((size_t)n >= room) {
+		/* One byte more than the text, for vsnprintf's NUL: kept out of ceiling and len. */
+		size_t max_len = b->max_len;
+		b->max_len += max_len < SIZE_MAX;
+		char *to = buf_reserve(b, (size_t)n + 1);
+		b->max_len = max_len;
+		if (to)
+			vsnprintf(to, (size_t)n + 1, fmt, again);
 	}
-	b->max_len = max_len + 1;
-	char *to = buf_reserve(b, (size_t)n + 1);
-	b->max_len = max_len;
-	if (!to)
+	va_end(again);
+	if (b->failed)
 		return -1;
-	vsnprintf(to, (size_t)n + 1, fmt, ap);
 	b->len += (size_t)n;
 	return 0;
 }
@@ -108,9 +116,27 @@ int buf_printf(struct buf *b, const char *fmt, ...)
 	return rc;
 }
 
+int buf_append_double(struct buf *b, double number)
+{
+	if (isnan(number))
+		return buf_append_str(b, "NaN");
+	if (isinf(number))
+		return buf_append_str(b, number > 0 ? "+Inf" : "-Inf");
+	if (number == trunc(number) && fabs(number) < 1e15)
+		return buf_printf(b, "%lld", (long long)number);
+	char text[40];
+	for (int digits = 15; digits <= 17; digits++) {
+		snprintf(text, sizeof text, "%.*g", digits, number);
+		if (strtod(text, NULL) == number)
+			break;
+	}
+	return buf_append_str(b, text);
+}
+
 void buf_consume(struct buf *b, size_t len_bytes)
 {
-	if (len_bytes < b->len)
+	BUG_ON(len_bytes > b->len);
+	if (len_bytes > 0 && len_bytes < b->len)
 		memmove(b->data, b->data + len_bytes, b->len - len_bytes);
 	b->len -= len_bytes;
 }

@@ -39,13 +39,16 @@ int buf_append_str(struct buf *b, const char *str);
 int buf_append_char(struct buf *b, char c);
 int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int buf_vprintf(struct buf *b, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
+/* The shortest of %.15g, %.16g, %.17g that reads back as the same double; "NaN", "+Inf", "-Inf".
+ * Whole numbers below 1e15 have neither point nor exponent. */
+int buf_append_double(struct buf *b, double number);
 
 /* Make room for len_bytes more and return where they go (NULL on failure); then buf_commit() what
  * was used. */
 void *buf_reserve(struct buf *b, size_t len_bytes);
 void buf_commit(struct buf *b, size_t len_bytes);
 
-/* Drop len_bytes from the front (the rest moves down). */
+/* Drop len_bytes (at most len) from the front; the rest moves down. */
 void buf_consume(struct buf *b, size_t len_bytes);
 
 /* Move the memory out: the caller frees it with free(). The buffer is empty afterwards. */

@@ -51,14 +51,16 @@ void log_open(const char *name, enum log_level level, enum log_format format);
 void log_attach(struct loop *loop);
 /* Write out what is gathered (waiting at most 1 s for the reader) and become synchronous. */
 void log_detach(void);
+/* log_detach() and give everything back; the next line opens the log again. */
+void log_close(void);
 void log_set_level(enum log_level level);
 enum log_level log_level(void);
-/* -1 for an unknown name; accepts "warning" for warn, any case. */
+/* -1 for an unknown name; any case; "warning" is warn and "critical" is fatal. */
 int log_level_parse(struct span name, enum log_level *level);
 const char *log_level_name(enum log_level level);
 uint64_t log_dropped(void);
 uint64_t log_lines(enum log_level level);
-/* Reopen after rotation or a change of terminal; called on SIGHUP. */
+/* After rotation: a file that was renamed is made again under its old name. Called on SIGHUP. */
 void log_reopen(void);
 
 /* trace: "00-<trace id>-<span id>-01" or NULL. */

@@ -1,28 +1,34 @@
 #include "common/loop.h"
 
 #include <stdlib.h>
+#include <sys/timerfd.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <event2/event.h>
 
-/* How often lag is looked at: a timer that should fire now, asked again. */
-#define LAG_PROBE_MS      100
-#define LAG_REPORT_PROBES 10
+#define LAG_PROBE_S  1
+#define TIMER_MAX_MS (UINT64_C(1000) * 60 * 60 * 24 * 365)
 
 struct loop {
 	struct event_base *base;
-	struct event *deferred_event;
-	struct deferred *deferred, **deferred_tail;
+	bool stopping;
+	struct event *stop_event;
 
-	struct timer *lag_timer;
-	uint64_t lag_due_us, lag_worst_us;
-	unsigned lag_probes;
+	struct event *deferred_event; /* made active for later in this turn, timed for the next */
+	struct deferred *deferred, **deferred_tail;
+	bool running_deferred;
+
+	int lag_fd; /* a periodic timerfd: as exact as the kernel, whatever clock libevent uses */
+	struct event *lag_event;
+	uint64_t lag_due_us;
 	void (*lag_callback)(uint64_t lag_us, void *arg);
 	void *lag_arg;
 };
 
 struct timer {
 	struct event *event;
+	uint64_t due_us;
 	void (*callback)(void *arg);
 	void *arg;
 };
@@ -34,21 +40,16 @@ static uint64_t clock_us(clockid_t clock)
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-static void run_deferred(evutil_socket_t fd, short what, void *arg)
+static void run_deferred(struct loop *loop)
 {
-	(void)fd;
-	(void)what;
-	struct loop *loop = arg;
-	/* What is deferred while this list runs goes on a new list, so that it cannot starve I/O.
-	 */
+	/* What is deferred while this list runs goes on a new list. */
 	struct deferred *list = loop->deferred;
 	if (!list)
 		return;
 	list->prev = &list;
 	loop->deferred = NULL;
 	loop->deferred_tail = &loop->deferred;
-	/* The last element's `next` slot may be the saved tail: elements leave through their own
-	 * links. */
+	loop->running_deferred = true;
 	while (list) {
 		struct deferred *d = list;
 		list = d->next;
@@ -58,6 +59,22 @@ static void run_deferred(evutil_socket_t fd, short what, void *arg)
 		d->prev = NULL;
 		d->callback(d->arg);
 	}
+	loop->running_deferred = false;
+}
+
+static void deferred_due(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	run_deferred(arg);
+}
+
+static void stop_due(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	struct loop *loop = arg;
+	event_base_loopbreak(loop->base);
 }
 
 struct loop *loop_new(void)
@@ -65,20 +82,23 @@ struct loop *loop_new(void)
 	struct loop *loop = calloc(1, sizeof *loop);
 	if (!loop)
 		return NULL;
+	loop->lag_fd = -1;
 	loop->deferred_tail = &loop->deferred;
-	struct event_config *config = event_config_new();
-	if (!config)
-		goto fail_loop;
-	event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER);
-	loop->base = event_base_new_with_config(config);
-	event_config_free(config);
+	/* No EVENT_BASE_FLAG_PRECISE_TIMER: with it libevent sets a timerfd in every turn, one
+	 * system call more for each. Timers see to it themselves that they are never early. */
+	loop->base = event_base_new();
 	if (!loop->base)
 		goto fail_loop;
-	loop->deferred_event = event_new(loop->base, -1, 0, run_deferred, loop);
+	loop->deferred_event = event_new(loop->base, -1, 0, deferred_due, loop);
 	if (!loop->deferred_event)
 		goto fail_base;
+	loop->stop_event = event_new(loop->base, -1, 0, stop_due, loop);
+	if (!loop->stop_event)
+		goto fail_deferred;
 	return loop;
 
+fail_deferred:
+	event_free(loop->deferred_event);
 fail_base:
 	event_base_free(loop->base);
 fail_loop:
@@ -92,7 +112,10 @@ void loop_free(struct loop **loop)
 	if (!l)
 		return;
 	*loop = NULL;
-	timer_free(&l->lag_timer);
+	loop_observe_lag(l, NULL, NULL);
+	while (l->deferred)
+		run_deferred(l);
+	event_free(l->stop_event);
 	event_free(l->deferred_event);
 	event_base_free(l->base);
 	free(l);
@@ -105,12 +128,18 @@ struct event_base *loop_base(struct loop *loop)
 
 void loop_run(struct loop *loop)
 {
-	event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
+	/* libevent ends by itself only on an error of epoll_wait(): go on, there is nobody else. */
+	while (!loop->stopping)
+		event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
+	loop->stopping = false;
 }
 
 void loop_stop(struct loop *loop)
 {
-	event_base_loopbreak(loop->base);
+	/* Active events run in order, so this one comes after what the turn has to do. */
+	if (!loop->stopping)
+		event_active(loop->stop_event, EV_TIMEOUT, 0);
+	loop->stopping = true;
 }
 
 uint64_t loop_now_us(const struct loop *loop)
@@ -126,11 +155,26 @@ uint64_t loop_wall_ms(const struct loop *loop)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_usec / 1000;
 }
 
+static void timer_add(struct timer *timer, uint64_t delay_us)
+{
+	/* Rounded up: epoll_wait() counts milliseconds. */
+	uint64_t delay_ms = (delay_us + 999) / 1000;
+	struct timeval t = {.tv_sec = (time_t)(delay_ms / 1000),
+		.tv_usec = (suseconds_t)(delay_ms % 1000 * 1000)};
+	evtimer_add(timer->event, &t);
+}
+
 static void timer_fired(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
 	struct timer *timer = arg;
+	/* libevent counts from the start of the turn and by a clock of some milliseconds a tick. */
+	uint64_t now = clock_us(CLOCK_MONOTONIC);
+	if (now < timer->due_us) {
+		timer_add(timer, timer->due_us - now);
+		return;
+	}
 	timer->callback(timer->arg);
 }
 
@@ -151,9 +195,10 @@ struct timer *timer_new(struct loop *loop, void (*callback)(void *arg), void *ar
 
 void timer_arm(struct timer *timer, uint64_t delay_ms)
 {
-	struct timeval t = {.tv_sec = (time_t)(delay_ms / 1000),
-		.tv_usec = (suseconds_t)(delay_ms % 1000 * 1000)};
-	evtimer_add(timer->event, &t);
+	if (delay_ms > TIMER_MAX_MS)
+		delay_ms = TIMER_MAX_MS;
+	timer->due_us = clock_us(CLOCK_MONOTONIC) + delay_ms * 1000;
+	timer_add(timer, delay_ms * 1000);
 }
 
 void timer_disarm(struct timer *timer)
@@ -185,7 +230,11 @@ void loop_defer(struct loop *loop, struct deferred *d)
 {
 	if (d->prev)
 		return;
-	if (!loop->deferred)
+	/* Made active from inside run_deferred() it would run again in this turn, before any I/O.
+	 */
+	if (!loop->deferred && loop->running_deferred)
+		evtimer_add(loop->deferred_event, &(struct timeval){0});
+	else if (!loop->deferred)
 		event_active(loop->deferred_event, EV_TIMEOUT, 0);
 	d->next = NULL;
 	d->prev = loop->deferred_tail;
@@ -206,31 +255,42 @@ void loop_defer_cancel(struct loop *loop, struct deferred *d)
 	d->prev = NULL;
 }
 
-static void probe_lag(void *arg)
+static void probe_lag(evutil_socket_t fd, short what, void *arg)
 {
+	(void)what;
 	struct loop *loop = arg;
+	uint64_t expirations;
+	if (read(fd, &expirations, sizeof expirations) != sizeof expirations)
+		return;
 	uint64_t now = clock_us(CLOCK_MONOTONIC);
-	if (now > loop->lag_due_us && now - loop->lag_due_us > loop->lag_worst_us)
-		loop->lag_worst_us = now - loop->lag_due_us;
-	if (++loop->lag_probes == LAG_REPORT_PROBES) {
-		loop->lag_callback(loop->lag_worst_us, loop->lag_arg);
-		loop->lag_worst_us = 0;
-		loop->lag_probes = 0;
-	}
-	loop->lag_due_us = now + LAG_PROBE_MS * 1000;
-	timer_arm(loop->lag_timer, LAG_PROBE_MS);
+	uint64_t lag = now > loop->lag_due_us ? now - loop->lag_due_us : 0;
+	loop->lag_due_us += expirations * LAG_PROBE_S * 1000000;
+	loop->lag_callback(lag, loop->lag_arg);
 }
 
 void loop_observe_lag(struct loop *loop, void (*callback)(uint64_t lag_us, void *arg), void *arg)
 {
-	timer_free(&loop->lag_timer);
+	if (loop->lag_event)
+		event_free(loop->lag_event);
+	loop->lag_event = NULL;
+	if (loop->lag_fd >= 0)
+		close(loop->lag_fd);
+	loop->lag_fd = -1;
 	loop->lag_callback = callback;
 	loop->lag_arg = arg;
 	if (!callback)
 		return;
-	loop->lag_timer = timer_new(loop, probe_lag, loop);
-	if (!loop->lag_timer)
+	/* Without a descriptor there is no lag to be seen: a daemon that short of them has other
+	 * worries. */
+	loop->lag_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	if (loop->lag_fd < 0)
 		return;
-	loop->lag_due_us = clock_us(CLOCK_MONOTONIC) + LAG_PROBE_MS * 1000;
-	timer_arm(loop->lag_timer, LAG_PROBE_MS);
+	struct itimerspec period = {
+		.it_interval.tv_sec = LAG_PROBE_S, .it_value.tv_sec = LAG_PROBE_S};
+	loop->lag_due_us = clock_us(CLOCK_MONOTONIC) + LAG_PROBE_S * 1000000;
+	timerfd_settime(loop->lag_fd, 0, &period, NULL);
+	loop->lag_event = event_new(
+		loop->base, loop->lag_fd, EV_READ | EV_PERSIST, probe_lag, loop);
+	if (loop->lag_event)
+		event_add(loop->lag_event, NULL);
 }

@@ -17,12 +17,13 @@ struct loop;
 
 /* NULL only when out of memory or descriptors. */
 struct loop *loop_new(void);
+/* Work that is still deferred runs first (it may be what frees something). */
 void loop_free(struct loop **loop);
 struct event_base *loop_base(struct loop *loop);
 
 /* Run until loop_stop(). */
 void loop_run(struct loop *loop);
-/* End loop_run() after the callbacks of this turn. */
+/* End loop_run() after the callbacks of this turn; before loop_run(): after its first turn. */
 void loop_stop(struct loop *loop);
 
 /* Monotonic microseconds, now. */
@@ -32,7 +33,8 @@ uint64_t loop_wall_ms(const struct loop *loop);
 
 /*
  * A one-shot timer, owned by who made it. Arming an armed timer moves it. The callback may arm,
- * disarm or free its own timer.
+ * disarm or free its own timer. It is never early, and late by some milliseconds at most while the
+ * loop turns.
  */
 struct timer;
 struct timer *timer_new(struct loop *loop, void (*callback)(void *arg), void *arg);
@@ -56,8 +58,8 @@ void loop_defer(struct loop *loop, struct deferred *d);
 void loop_defer_cancel(struct loop *loop, struct deferred *d);
 
 /*
- * Called once a second with the worst lag seen since the last call: how many microseconds a timer
- * fired late. One observer; NULL ends it.
+ * Called once a second with the lag: for how many microseconds a timer that was due waited for the
+ * loop. One observer; NULL ends it.
  */
 void loop_observe_lag(struct loop *loop, void (*callback)(uint64_t lag_us, void *arg), void *arg);
 

@@ -1,0 +1,179 @@
+#include "common/log_line.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "common/trace.h"
+#include "common/utf8.h"
+
+static const char *const severities[] = {"DEBUG", "INFO", "WARN", "ERROR", "FATAL"};
+static const char *const colors[] = {"\033[2m", "\033[32m", "\033[33m", "\033[31m", "\033[1;31m"};
+
+static struct span limited(struct span value)
+{
+	if (value.len > LOG_VALUE_MAX_BYTES)
+		value.len = LOG_VALUE_MAX_BYTES;
+	return value;
+}
+
+/*
+ * Append well-formed characters as they are, escape() the others. escape gets a control character,
+ * a quote, a backslash, or -1 for a byte that is not UTF-8.
+ */
+static void append_escaped(struct buf *out, struct span value, void (*escape)(struct buf *, int c))
+{
+	size_t from = 0, i = 0;
+	while (i < value.len) {
+		uint8_t c = (uint8_t)value.data[i];
+		size_t n = c < 0x80 ? 1 : utf8_sequence_len(value.data + i, value.len - i);
+		if (n > 1 || (n == 1 && c >= 0x20 && c != '"' && c != '\\' && c != 0x7f)) {
+			i += n;
+			continue;
+		}
+		buf_append(out, value.data + from, i - from);
+		escape(out, n ? c : -1);
+		from = ++i;
+	}
+	buf_append(out, value.data + from, i - from);
+}
+
+static void escape_json(struct buf *out, int c)
+{
+	if (c < 0)
+		buf_append_str(out, UTF8_REPLACEMENT);
+	else if (c == '"' || c == '\\')
+		buf_append(out, (char[]){'\\', (char)c}, 2);
+	else if (c == '\n')
+		buf_append(out, "\\n", 2);
+	else
+		buf_printf(out, "\\u%04x", (unsigned)c);
+}
+
+static void escape_text(struct buf *out, int c)
+{
+	if (c < 0)
+		buf_append_str(out, UTF8_REPLACEMENT);
+	else if (c == '"' || c == '\\')
+		buf_append_char(out, (char)c);
+	else if (c == '\n')
+		buf_append(out, "\\n", 2);
+	else
+		buf_printf(out, "\\x%02x", (unsigned)c);
+}
+
+static void append_json_string(struct buf *out, struct span value)
+{
+	buf_append_char(out, '"');
+	append_escaped(out, limited(value), escape_json);
+	buf_append_char(out, '"');
+}
+
+/* What both forms share: a field's value when it is not a string. */
+static void append_plain_value(struct buf *out, const struct log_field *f)
+{
+	if (f->type == LOG_FIELD_INT)
+		buf_printf(out, "%lld", (long long)f->integer);
+	else if (f->type == LOG_FIELD_BOOL)
+		buf_append_str(out, f->boolean ? "true" : "false");
+	else if (isfinite(f->number))
+		buf_append_double(out, f->number);
+	else
+		buf_append_str(out, "null"); /* JSON has no word for it */
+}
+
+static void append_time(struct buf *out, const struct timespec *time)
+{
+	struct tm tm;
+	gmtime_r(&time->tv_sec, &tm);
+	char text[40];
+	size_t n = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
+	buf_append(out, text, n);
+	buf_printf(out, ".%03dZ", (int)(time->tv_nsec / 1000000));
+}
+
+/* Room kept for what closes a line after the last field that fitted. */
+#define CLOSING_BYTES 64
+
+/*
+ * Append fields one by one; one that does not fit is taken back. True when all are there.
+ */
+static bool append_fields(struct buf *out, const struct log_entry *entry, size_t line_start,
+	void (*append)(struct buf *, const struct log_field *))
+{
+	for (unsigned i = 0; i < entry->n_fields; i++) {
+		size_t before = out->len;
+		append(out, &entry->fields[i]);
+		if (out->failed || out->len - line_start > LOG_LINE_MAX_BYTES - CLOSING_BYTES) {
+			out->len = before;
+			out->failed = false;
+			return false;
+		}
+	}
+	return true;
+}
+
+static void append_json_field(struct buf *out, const struct log_field *f)
+{
+	buf_append_char(out, ',');
+	append_json_string(out, span_of(f->name));
+	buf_append_char(out, ':');
+	if (f->type == LOG_FIELD_STR)
+		append_json_string(out, f->str);
+	else
+		append_plain_value(out, f);
+}
+
+void log_line_json(struct buf *out, const struct log_entry *entry)
+{
+	size_t start = out->len;
+	buf_append_str(out, "{\"time\":\"");
+	append_time(out, &entry->time);
+	buf_append_str(out, "\",\"severitytext\":\"");
+	buf_append_str(out, severities[entry->level]);
+	buf_append_str(out, "\",\"name\":");
+	append_json_string(out, span_of(entry->name));
+	buf_append_str(out, ",\"body\":");
+	append_json_string(out, entry->body);
+	if (entry->trace && strlen(entry->trace) == TRACE_PARENT_LEN) {
+		buf_append_str(out, ",\"traceid\":");
+		append_json_string(out, (struct span){entry->trace + 3, 32});
+		buf_append_str(out, ",\"spanid\":");
+		append_json_string(out, (struct span){entry->trace + 36, 16});
+	}
+	bool all = append_fields(out, entry, start, append_json_field) &&
+		   entry->body.len <= LOG_VALUE_MAX_BYTES;
+	buf_append_str(out, all ? "}\n" : ",\"truncated\":true}\n");
+}
+
+static void append_text_field(struct buf *out, const struct log_field *f)
+{
+	buf_append_char(out, ' ');
+	buf_append_str(out, f->name);
+	buf_append_char(out, '=');
+	if (f->type != LOG_FIELD_STR) {
+		append_plain_value(out, f);
+		return;
+	}
+	/* Quoted only when it could be read in two ways. */
+	bool plain = f->str.len > 0;
+	for (size_t i = 0; plain && i < f->str.len; i++)
+		plain = f->str.data[i] > ' ' && !strchr("\"\\=", f->str.data[i]);
+	if (plain)
+		append_escaped(out, limited(f->str), escape_text);
+	else
+		append_json_string(out, f->str);
+}
+
+void log_line_text(struct buf *out, const struct log_entry *entry, bool color)
+{
+	size_t start = out->len;
+	struct tm tm;
+	localtime_r(&entry->time.tv_sec, &tm);
+	buf_printf(out, "%02d:%02d:%02d.%03d %s%-5s%s %s: ", tm.tm_hour, tm.tm_min, tm.tm_sec,
+		(int)(entry->time.tv_nsec / 1000000), color ? colors[entry->level] : "",
+		severities[entry->level], color ? "\033[0m" : "", entry->name);
+	append_escaped(out, limited(entry->body), escape_text);
+	bool all = append_fields(out, entry, start, append_text_field) &&
+		   entry->body.len <= LOG_VALUE_MAX_BYTES;
+	buf_append_str(out, all ? "\n" : " ...\n");
+}

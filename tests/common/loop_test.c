@@ -1,0 +1,287 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <event2/event.h>
+
+#include "common/loop.h"
+
+static struct loop *loop;
+static char order[64];
+
+static void note(char c)
+{
+	size_t n = strlen(order);
+	if (n + 1 < sizeof order) {
+		order[n] = c;
+		order[n + 1] = '\0';
+	}
+}
+
+static int make_loop(void **state)
+{
+	(void)state;
+	order[0] = '\0';
+	loop = loop_new();
+	return loop ? 0 : -1;
+}
+
+static int free_loop(void **state)
+{
+	(void)state;
+	loop_free(&loop);
+	return 0;
+}
+
+static void stop(void *arg)
+{
+	(void)arg;
+	loop_stop(loop);
+}
+
+static void fired(void *arg)
+{
+	note(*(const char *)arg);
+	if (*(const char *)arg == 'c')
+		loop_stop(loop);
+}
+
+static void timers_fire_in_order_and_never_early(void **state)
+{
+	(void)state;
+	static const uint64_t delays[] = {10, 1, 30};
+	struct timer *timers[3];
+	uint64_t start = loop_now_us(loop);
+	for (int i = 0; i < 3; i++) {
+		timers[i] = timer_new(loop, fired, (void *)&"bac"[i]);
+		timer_arm(timers[i], delays[i]);
+		assert_true(timer_armed(timers[i]));
+	}
+	loop_run(loop);
+	assert_string_equal(order, "abc");
+	assert_true(loop_now_us(loop) - start >= 30000);
+	for (int i = 0; i < 3; i++) {
+		assert_false(timer_armed(timers[i]));
+		timer_free(&timers[i]);
+	}
+}
+
+/* A turn that takes long before it arms: libevent counts from the turn's start. */
+static uint64_t armed_us, fired_us;
+static void late_fired(void *arg)
+{
+	(void)arg;
+	fired_us = loop_now_us(loop);
+	loop_stop(loop);
+}
+static void block_then_arm(void *arg)
+{
+	uint64_t until = loop_now_us(loop) + 20000;
+	while (loop_now_us(loop) < until)
+		;
+	armed_us = loop_now_us(loop);
+	timer_arm(arg, 25);
+}
+
+static void timer_counts_from_when_it_was_armed(void **state)
+{
+	(void)state;
+	struct timer *late = timer_new(loop, late_fired, NULL);
+	struct timer *first = timer_new(loop, block_then_arm, late);
+	timer_arm(first, 0);
+	loop_run(loop);
+	assert_true(fired_us - armed_us >= 25000);
+	timer_free(&first);
+	timer_free(&late);
+}
+
+static void free_own_timer(void *arg)
+{
+	timer_free(arg);
+	note('f');
+}
+
+static void timer_may_free_or_rearm_itself(void **state)
+{
+	(void)state;
+	struct timer *own = timer_new(loop, free_own_timer, &own);
+	struct timer *end = timer_new(loop, stop, NULL);
+	struct timer *off = timer_new(loop, fired, (void *)"x");
+	timer_arm(own, 1);
+	timer_arm(off, 1);
+	timer_disarm(off);
+	timer_arm(end, 60000);
+	timer_arm(end, 10);
+	loop_run(loop);
+	assert_null(own);
+	assert_string_equal(order, "f");
+	timer_free(&own);
+	timer_free(&off);
+	timer_free(&end);
+}
+
+static struct deferred work[4];
+
+static void run_work(void *arg)
+{
+	note(*(const char *)arg);
+}
+
+static void defer_some(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < 4; i++)
+		loop_defer(loop, &work[i]);
+	loop_defer(loop, &work[1]);
+	note('(');
+	loop_defer_cancel(loop, &work[3]);
+	loop_defer_cancel(loop, &work[3]);
+	note(')');
+	loop_stop(loop);
+}
+
+static void deferred_runs_after_the_callback_in_order(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		deferred_init(&work[i], run_work, (void *)&"abcd"[i]);
+	struct timer *kick = timer_new(loop, defer_some, NULL);
+	timer_arm(kick, 0);
+	loop_run(loop);
+	assert_string_equal(order, "()abc");
+	timer_free(&kick);
+}
+
+/* The first to run cancels itself, its neighbour and the last, then asks for the last again. */
+static void cancel_others(void *arg)
+{
+	(void)arg;
+	note('!');
+	loop_defer_cancel(loop, &work[0]);
+	loop_defer_cancel(loop, &work[1]);
+	loop_defer_cancel(loop, &work[3]);
+	loop_defer(loop, &work[3]);
+	loop_stop(loop);
+}
+
+static void deferred_may_be_cancelled_while_the_list_runs(void **state)
+{
+	(void)state;
+	deferred_init(&work[0], cancel_others, NULL);
+	for (int i = 1; i < 4; i++)
+		deferred_init(&work[i], run_work, (void *)&"abcd"[i]);
+	for (int i = 0; i < 4; i++)
+		loop_defer(loop, &work[i]);
+	loop_run(loop);
+	assert_string_equal(order, "!c");
+	loop_free(&loop);
+	assert_string_equal(order, "!cd"); /* loop_free() runs what is left */
+}
+
+static int turns;
+static void again(void *arg)
+{
+	(void)arg;
+	if (++turns < 1000000)
+		loop_defer(loop, &work[0]);
+}
+
+static void readable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+	loop_defer_cancel(loop, &work[0]);
+	loop_stop(loop);
+}
+
+static void work_that_defers_itself_does_not_starve_io(void **state)
+{
+	(void)state;
+	int fds[2];
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	struct event *event = event_new(loop_base(loop), fds[0], EV_READ, readable, NULL);
+	deferred_init(&work[0], again, NULL);
+	loop_defer(loop, &work[0]);
+	event_add(event, NULL);
+	loop_run(loop);
+	assert_in_range(turns, 1, 10);
+	event_free(event);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static void stop_before_run_ends_the_first_turn(void **state)
+{
+	(void)state;
+	loop_stop(loop);
+	loop_stop(loop);
+	loop_run(loop);
+	/* And the loop can run again. */
+	struct timer *end = timer_new(loop, stop, NULL);
+	timer_arm(end, 1);
+	loop_run(loop);
+	timer_free(&end);
+}
+
+static uint64_t seen_lag_us;
+static int lag_reports;
+static void saw_lag(uint64_t lag_us, void *arg)
+{
+	(void)arg;
+	seen_lag_us = lag_us;
+	lag_reports++;
+	loop_stop(loop);
+}
+static void hog(void *arg)
+{
+	(void)arg;
+	uint64_t until = loop_now_us(loop) + 400000;
+	while (loop_now_us(loop) < until)
+		;
+}
+
+static void lag_is_seen(void **state)
+{
+	(void)state;
+	struct timer *busy = timer_new(loop, hog, NULL);
+	loop_observe_lag(loop, saw_lag, NULL);
+	timer_arm(busy, 700); /* busy from 0.7 s to 1.1 s: the probe at 1 s waits 0.1 s */
+	loop_run(loop);
+	assert_int_equal(lag_reports, 1);
+	assert_in_range(seen_lag_us, 50000, 5000000);
+	loop_observe_lag(loop, NULL, NULL);
+	timer_free(&busy);
+}
+
+static void wall_clock_is_the_systems(void **state)
+{
+	(void)state;
+	uint64_t before = (uint64_t)time(NULL) * 1000;
+	uint64_t now = loop_wall_ms(loop);
+	assert_in_range(now, before, before + 60000);
+}
+
+int main(void)
+{
+#define on_a_loop(test) cmocka_unit_test_setup_teardown(test, make_loop, free_loop)
+	const struct CMUnitTest tests[] = {
+		on_a_loop(timers_fire_in_order_and_never_early),
+		on_a_loop(timer_counts_from_when_it_was_armed),
+		on_a_loop(timer_may_free_or_rearm_itself),
+		on_a_loop(deferred_runs_after_the_callback_in_order),
+		on_a_loop(deferred_may_be_cancelled_while_the_list_runs),
+		on_a_loop(work_that_defers_itself_does_not_starve_io),
+		on_a_loop(stop_before_run_ends_the_first_turn),
+		on_a_loop(lag_is_seen),
+		on_a_loop(wall_clock_is_the_systems),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
