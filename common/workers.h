@@ -20,14 +20,15 @@ struct job {
 	struct job *next;              /* private */
 };
 
-/* max_queued: jobs waiting for a thread; more is refused. NULL on failure. */
+/* threads > 0, all signals blocked in them. max_queued: jobs waiting for a thread (a job that is
+ * just handed to an idle one counts until that has woken up); more is refused. NULL on failure. */
 struct workers *workers_new(struct loop *loop, unsigned threads, size_t max_queued);
 /* 0, or -1 when the queue is full: the job was not taken. Jobs start in order. */
 int workers_submit(struct workers *workers, struct job *job);
 size_t workers_queued(const struct workers *workers);  /* waiting for a thread */
 size_t workers_pending(const struct workers *workers); /* submitted and not yet done */
-/* Waits for running jobs; then calls done() for every job submitted, run or not. Blocks: for the
- * end of a process. */
+/* Waits for running jobs; then calls done() for every job submitted, run or not; those calls may
+ * submit, which is refused. Not from inside done(). Blocks: for the end of a process. */
 void workers_free(struct workers **workers);
 
 #endif

@@ -1,0 +1,225 @@
+#include "common/workers.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+#include "common/log.h"
+#include "common/loop.h"
+
+struct job_list {
+	struct job *head, **tail;
+};
+
+struct workers {
+	int fd; /* an eventfd: written when the list of done jobs stops being empty */
+	struct event *event;
+	size_t max_queued;
+	size_t pending; /* loop thread only */
+
+	pthread_mutex_t lock; /* over what follows */
+	pthread_cond_t wake;
+	struct job_list waiting, finished;
+	bool stopping;
+	atomic_size_t queued; /* written under the lock, read anywhere */
+
+	unsigned n_threads;
+	pthread_t threads[];
+};
+
+static void list_init(struct job_list *list)
+{
+	list->head = NULL;
+	list->tail = &list->head;
+}
+
+static void list_append(struct job_list *list, struct job *job)
+{
+	job->next = NULL;
+	*list->tail = job;
+	list->tail = &job->next;
+}
+
+static struct job *list_take_first(struct job_list *list)
+{
+	struct job *job = list->head;
+	list->head = job->next;
+	if (!list->head)
+		list->tail = &list->head;
+	return job;
+}
+
+static struct job *list_take_all(struct job_list *list)
+{
+	struct job *jobs = list->head;
+	list_init(list);
+	return jobs;
+}
+
+static void *run_thread(void *arg)
+{
+	struct workers *w = arg;
+	pthread_mutex_lock(&w->lock);
+	for (;;) {
+		while (!w->stopping && !w->waiting.head)
+			pthread_cond_wait(&w->wake, &w->lock);
+		if (w->stopping)
+			break;
+		struct job *job = list_take_first(&w->waiting);
+		atomic_fetch_sub_explicit(&w->queued, 1, memory_order_relaxed);
+		pthread_mutex_unlock(&w->lock);
+
+		job->work(job);
+
+		pthread_mutex_lock(&w->lock);
+		bool was_empty = !w->finished.head;
+		list_append(&w->finished, job);
+		if (was_empty) {
+			/* Only an overflowing counter could make this fail, and it is read first.
+			 */
+			uint64_t one = 1;
+			ssize_t n = write(w->fd, &one, sizeof one);
+			BUG_ON(n != sizeof one);
+		}
+	}
+	pthread_mutex_unlock(&w->lock);
+	return NULL;
+}
+
+static void finish(struct workers *w, struct job *jobs)
+{
+	while (jobs) {
+		struct job *job = jobs;
+		jobs = job->next;
+		w->pending--;
+		job->done(job);
+	}
+}
+
+static void on_finished(evutil_socket_t fd, short what, void *arg)
+{
+	(void)what;
+	struct workers *w = arg;
+	uint64_t count;
+	/* Before the list is taken: a job that ends in between writes again. */
+	if (read(fd, &count, sizeof count) < 0 && errno == EAGAIN)
+		return;
+	pthread_mutex_lock(&w->lock);
+	struct job *jobs = list_take_all(&w->finished);
+	pthread_mutex_unlock(&w->lock);
+	finish(w, jobs);
+}
+
+static void stop_threads(struct workers *w)
+{
+	pthread_mutex_lock(&w->lock);
+	w->stopping = true;
+	pthread_cond_broadcast(&w->wake);
+	pthread_mutex_unlock(&w->lock);
+	for (unsigned i = 0; i < w->n_threads; i++)
+		pthread_join(w->threads[i], NULL);
+}
+
+/* Signals are the loop's: a thread starts with all of them blocked. */
+static int start_threads(struct workers *w, unsigned threads)
+{
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &before);
+	int error = 0;
+	while (w->n_threads < threads && error == 0) {
+		error = pthread_create(&w->threads[w->n_threads], NULL, run_thread, w);
+		if (error == 0) {
+			pthread_setname_np(w->threads[w->n_threads], "worker");
+			w->n_threads++;
+		}
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return error == 0 ? 0 : -1;
+}
+
+struct workers *workers_new(struct loop *loop, unsigned threads, size_t max_queued)
+{
+	BUG_ON(threads == 0);
+	struct workers *w = calloc(1, sizeof *w + threads * sizeof w->threads[0]);
+	if (!w)
+		return NULL;
+	w->max_queued = max_queued;
+	list_init(&w->waiting);
+	list_init(&w->finished);
+	w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (w->fd < 0)
+		goto fail_memory;
+	w->event = event_new(loop_base(loop), w->fd, EV_READ | EV_PERSIST, on_finished, w);
+	if (!w->event)
+		goto fail_fd;
+	if (event_add(w->event, NULL) != 0)
+		goto fail_event;
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->wake, NULL);
+	if (start_threads(w, threads) != 0)
+		goto fail_threads;
+	return w;
+
+fail_threads:
+	stop_threads(w);
+	pthread_cond_destroy(&w->wake);
+	pthread_mutex_destroy(&w->lock);
+fail_event:
+	event_free(w->event);
+fail_fd:
+	close(w->fd);
+fail_memory:
+	free(w);
+	return NULL;
+}
+
+int workers_submit(struct workers *w, struct job *job)
+{
+	pthread_mutex_lock(&w->lock);
+	bool taken = !w->stopping && workers_queued(w) < w->max_queued;
+	if (taken) {
+		list_append(&w->waiting, job);
+		atomic_fetch_add_explicit(&w->queued, 1, memory_order_relaxed);
+		pthread_cond_signal(&w->wake);
+	}
+	pthread_mutex_unlock(&w->lock);
+	if (!taken)
+		return -1;
+	w->pending++;
+	return 0;
+}
+
+size_t workers_queued(const struct workers *w)
+{
+	return atomic_load_explicit(&w->queued, memory_order_relaxed);
+}
+
+size_t workers_pending(const struct workers *w)
+{
+	return w->pending;
+}
+
+void workers_free(struct workers **workers)
+{
+	struct workers *w = *workers;
+	if (!w)
+		return;
+	stop_threads(w);
+	finish(w, list_take_all(&w->finished));
+	finish(w, list_take_all(&w->waiting));
+	BUG_ON(w->pending != 0);
+	*workers = NULL;
+	pthread_cond_destroy(&w->wake);
+	pthread_mutex_destroy(&w->lock);
+	event_free(w->event);
+	close(w->fd);
+	free(w);
+}
