@@ -34,6 +34,7 @@ struct log_sink {
 	size_t written; /* of waiting */
 	uint64_t dropped, reported;
 	bool blocked;      /* the reader does not read */
+	bool broken;       /* the last write failed */
 	bool gave_up;      /* a synchronous write waited in vain: do not wait again */
 	bool in_recovered; /* the report itself must not report */
 
@@ -179,10 +180,12 @@ static bool write_out(struct log_sink *sink)
 			return false;
 		if (n < 0) {
 			sink->dropped += count_lines(data, waiting_bytes(sink));
+			sink->broken = true;
 			break;
 		}
 		sink->written += (size_t)n;
 		sink->gave_up = false;
+		sink->broken = false;
 	}
 	forget_waiting(sink);
 	return true;
@@ -190,7 +193,8 @@ static bool write_out(struct log_sink *sink)
 
 static void report_recovery(struct log_sink *sink)
 {
-	if (sink->dropped == sink->reported || sink->in_recovered || !sink->on_recovered)
+	if (sink->dropped == sink->reported || sink->broken || sink->in_recovered ||
+		!sink->on_recovered)
 		return;
 	uint64_t lost = sink->dropped - sink->reported;
 	sink->reported = sink->dropped;
@@ -201,13 +205,11 @@ static void report_recovery(struct log_sink *sink)
 
 static void flush_attached(struct log_sink *sink)
 {
-	uint64_t before = sink->dropped;
 	sink->blocked = !write_out(sink);
-	bool errors = sink->dropped != before;
 	if (sink->blocked) {
 		if (!sink->writable || event_add(sink->writable, NULL) < 0)
 			timer_arm(sink->retry, RETRY_MS);
-	} else if (!errors) {
+	} else {
 		report_recovery(sink);
 	}
 }
