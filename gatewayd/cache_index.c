@@ -1,0 +1,127 @@
+#include "gatewayd/cache_index.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+
+#define FIRST_CHAINS 256
+/* Growing starts with as many nodes as chains, so it is over long before the next doubling. */
+#define MOVE_CHAINS 4
+
+int cache_index_init(struct cache_index *index)
+{
+	*index = (struct cache_index){.n_chains = FIRST_CHAINS};
+	index->chains = calloc(index->n_chains, sizeof(struct cache_node *));
+	if (!index->chains)
+		return -1;
+	digest_random(&index->mask, sizeof index->mask);
+	digest_random(&index->factor, sizeof index->factor);
+	index->factor |= 1;
+	return 0;
+}
+
+void cache_index_free(struct cache_index *index)
+{
+	free(index->chains);
+	free(index->old_chains);
+	*index = (struct cache_index){0};
+}
+
+uint64_t cache_index_hash(const struct cache_index *index, const struct digest *key)
+{
+	uint64_t word;
+	memcpy(&word, key->bytes, sizeof word);
+	word = (word ^ index->mask) * index->factor;
+	/* The best bits of a product are its upper ones, chains go by the lower ones. */
+	return word ^ word >> 32;
+}
+
+static struct cache_node **new_chain(const struct cache_index *index, uint64_t hash)
+{
+	return &index->chains[hash & (index->n_chains - 1)];
+}
+
+static struct cache_node **old_chain(const struct cache_index *index, uint64_t hash)
+{
+	return index->old_chains ? &index->old_chains[hash & (index->n_old - 1)] : NULL;
+}
+
+void cache_index_chains(
+	const struct cache_index *index, uint64_t hash, struct cache_node *chains[2])
+{
+	struct cache_node **old = old_chain(index, hash);
+	chains[0] = *new_chain(index, hash);
+	chains[1] = old ? *old : NULL;
+}
+
+static void push(struct cache_index *index, struct cache_node *node)
+{
+	struct cache_node **chain = new_chain(index, node->hash);
+	node->next = *chain;
+	*chain = node;
+}
+
+static void grow(struct cache_index *index)
+{
+	struct cache_node **chains = calloc(index->n_chains * 2, sizeof *chains);
+	if (!chains)
+		return; /* longer chains, that is all */
+	index->old_chains = index->chains;
+	index->n_old = index->n_chains;
+	index->n_moved = 0;
+	index->chains = chains;
+	index->n_chains *= 2;
+}
+
+static void move_some(struct cache_index *index)
+{
+	for (int i = 0; i < MOVE_CHAINS && index->n_moved < index->n_old; i++) {
+		struct cache_node **chain = &index->old_chains[index->n_moved++];
+		while (*chain) {
+			struct cache_node *node = *chain;
+			*chain = node->next;
+			push(index, node);
+		}
+	}
+	if (index->n_moved == index->n_old) {
+		free(index->old_chains);
+		index->old_chains = NULL;
+		index->n_old = 0;
+	}
+}
+
+void cache_index_add(struct cache_index *index, struct cache_node *node)
+{
+	push(index, node);
+	index->count++;
+	if (index->old_chains)
+		move_some(index);
+	else if (index->count > index->n_chains)
+		grow(index);
+}
+
+static bool unlink_from(struct cache_node **chain, struct cache_node *node)
+{
+	for (; chain && *chain; chain = &(*chain)->next) {
+		if (*chain == node) {
+			*chain = node->next;
+			node->next = NULL;
+			return true;
+		}
+	}
+	return false;
+}
+
+void cache_index_remove(struct cache_index *index, struct cache_node *node)
+{
+	bool found = unlink_from(new_chain(index, node->hash), node) ||
+		     unlink_from(old_chain(index, node->hash), node);
+	BUG_ON(!found);
+	index->count--;
+}
+
+size_t cache_index_bytes(const struct cache_index *index)
+{
+	return (index->n_chains + index->n_old) * sizeof(struct cache_node *);
+}

@@ -1,0 +1,210 @@
+#include "gatewayd/cache_object.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "gatewayd/cache_private.h"
+
+static struct span copy_string(char **to, struct span from)
+{
+	struct span copy = {*to, from.len};
+	if (from.len)
+		memcpy(*to, from.data, from.len);
+	*to += from.len;
+	return copy;
+}
+
+/* Memory for a form, from where the object's bodies lie. -1: no room. */
+static int put_form(struct cache_object *object, enum cache_form form, struct span body)
+{
+	size_t len = body.len ? body.len : 1; /* so that an empty body has an address too */
+	uint64_t offset = ARENA_NONE;
+	char *data;
+	if (object->outside) {
+		data = malloc(len);
+		if (!data)
+			return -1;
+		object->cache->outside_bytes += len;
+	} else {
+		offset = cache_alloc(object->cache, len);
+		if (offset == ARENA_NONE)
+			return -1;
+		data = arena_at(object->cache->arena, offset);
+		cache_object_charge(object, (int64_t)arena_rounded(len));
+	}
+	if (body.len)
+		memcpy(data, body.data, body.len);
+	object->forms[form].data = data;
+	object->forms[form].len = body.len;
+	object->forms[form].offset = offset;
+	return 0;
+}
+
+static void free_form(struct cache_object *object, int form)
+{
+	size_t len = object->forms[form].len ? object->forms[form].len : 1;
+	if (!object->forms[form].data)
+		return;
+	if (object->outside) {
+		free(object->forms[form].data);
+		object->cache->outside_bytes -= len;
+	} else {
+		arena_release(object->cache->arena, object->forms[form].offset);
+		cache_object_charge(object, -(int64_t)arena_rounded(len));
+	}
+	object->forms[form].data = NULL;
+}
+
+struct cache_object *cache_object_new(struct cache *cache, const struct cache_object_info *spec,
+	enum cache_form form, struct span body, bool want_arena)
+{
+	BUG_ON(form >= CACHE_FORMS || spec->kind >= CACHE_KINDS);
+	size_t strings = spec->model.len + spec->served_model.len + spec->headers.len;
+	struct cache_object *object = malloc(sizeof *object + strings);
+	if (!object)
+		return NULL;
+	*object = (struct cache_object){
+		.magic = CACHE_OBJECT_MAGIC,
+		.references = 1,
+		.cache = cache,
+		.info = *spec,
+		.header_bytes = cache_malloc_bytes(sizeof *object + strings),
+		.own_form = (uint8_t)form,
+	};
+	char *to = object->strings;
+	object->info.model = copy_string(&to, spec->model);
+	object->info.served_model = copy_string(&to, spec->served_model);
+	object->info.headers = copy_string(&to, spec->headers);
+	cache->header_bytes += object->header_bytes;
+	cache->alive++;
+	cache_object_charge(object, (int64_t)object->header_bytes);
+
+	object->outside = !want_arena || object->header_bytes + body.len > cache->max_object_bytes;
+	if (!object->outside && put_form(object, form, body) == 0)
+		return object;
+	cache_object_charge(object, -(int64_t)object->header_bytes);
+	object->outside = true;
+	if (put_form(object, form, body) == 0)
+		return object;
+	cache->header_bytes -= object->header_bytes;
+	cache->alive--;
+	free(object);
+	return NULL;
+}
+
+static struct cache_object *checked(struct cache_object *object)
+{
+	BUG_ON(object->magic != CACHE_OBJECT_MAGIC || object->references == 0);
+	return object;
+}
+
+struct cache_object *cache_object_ref(struct cache_object *object)
+{
+	checked(object)->references++;
+	return object;
+}
+
+void cache_object_unref(struct cache_object **object_)
+{
+	struct cache_object *object = *object_;
+	*object_ = NULL;
+	if (!object || --checked(object)->references)
+		return;
+	BUG_ON(object->node.queue != CACHE_QUEUE_NONE);
+	for (int i = 0; i < CACHE_FORMS; i++)
+		free_form(object, i);
+	if (!object->outside)
+		cache_object_charge(object, -(int64_t)object->header_bytes);
+	BUG_ON(object->node.charge_bytes != 0);
+	object->cache->header_bytes -= object->header_bytes;
+	object->cache->alive--;
+	object->magic = 0;
+	free(object);
+}
+
+const struct cache_object_info *cache_object_info(const struct cache_object *object)
+{
+	return &object->info;
+}
+
+enum cache_form cache_object_own_form(const struct cache_object *object)
+{
+	return object->own_form;
+}
+
+bool cache_object_form(struct cache_object *object, enum cache_form form, struct span *body)
+{
+	if (!checked(object)->forms[form].data)
+		return false;
+	if (form != object->own_form)
+		object->extra_used = true;
+	*body = (struct span){object->forms[form].data, object->forms[form].len};
+	return true;
+}
+
+uint64_t cache_object_form_offset(const struct cache_object *object, enum cache_form form)
+{
+	return object->forms[form].data ? object->forms[form].offset : ARENA_NONE;
+}
+
+bool cache_object_has_extra(const struct cache_object *object)
+{
+	return object->forms[1 - object->own_form].data != NULL;
+}
+
+int cache_object_add_form(struct cache_object *object, enum cache_form form, struct span body)
+{
+	struct cache *cache = checked(object)->cache;
+	if (object->forms[form].data)
+		return 0;
+	if (!object->outside && object->node.charge_bytes + body.len > cache->max_object_bytes)
+		return -1;
+	/* Making room may take this very object out of the cache; the caller's reference keeps it.
+	 */
+	if (put_form(object, form, body))
+		return -1;
+	if (object->node.queue != CACHE_QUEUE_NONE) {
+		TAILQ_INSERT_HEAD(&cache->extras, object, extras);
+		object->in_extras = true;
+	}
+	object->extra_used = false;
+	cache->stats.forms_added++;
+	return 0;
+}
+
+void cache_object_drop_extra(struct cache_object *object)
+{
+	BUG_ON(!object->in_extras || object->references != 1);
+	TAILQ_REMOVE(&object->cache->extras, object, extras);
+	object->in_extras = false;
+	free_form(object, 1 - object->own_form);
+	object->cache->stats.forms_dropped++;
+}
+
+static void slice_unref(void *owner)
+{
+	struct cache_object *object = owner;
+	cache_object_unref(&object);
+}
+
+bool cache_object_slice(struct cache_object *object, enum cache_form form, struct slice *slice)
+{
+	struct span body;
+	if (!cache_object_form(object, form, &body))
+		return false;
+	*slice = (struct slice){body.data, body.len, slice_unref, cache_object_ref(object)};
+	return true;
+}
+
+bool cache_object_refresh_begin(struct cache_object *object)
+{
+	if (object->refreshing)
+		return false;
+	return object->refreshing = true;
+}
+
+void cache_object_refresh_end(struct cache_object *object)
+{
+	object->refreshing = false;
+}
