@@ -18,8 +18,21 @@
  * A sender of chunks never exceeds the credit it was given. A request's body starts with none (the
  * answerer asks for it when it needs it), an answer's with RPC_ANSWER_CREDIT_BYTES. A receiver
  * gives credit back as it consumes. So a peer holds at most the credit of each call in memory, and
- * one slow call stops no other. A connection whose peer does not read stops reading itself when
- * RPC_SEND_HIGH_WATER_BYTES are queued.
+ * one slow call stops no other.
+ *
+ * A peer that does not read: past RPC_SEND_HIGH_WATER_BYTES queued for it, all credit reads as 0
+ * until half of that is left (then on_credit is called), and the answering end stops reading its
+ * requests. The asking end goes on reading, or two full peers would wait for each other for ever.
+ * Near RPC_SEND_MAX_BYTES the asking end answers new calls with RPC_BUSY; past it, the connection
+ * is closed. Frames put in one turn of the loop leave together.
+ *
+ * What a peer may not do: send bytes that are no frame, a frame over RPC_MAX_FRAME_BYTES, more than
+ * WIRE_MAX_DEPTH levels, frames of the other end's kind, a chunk beyond its credit or after the
+ * last one, an empty chunk that is not the last, a second response, a response to a call that was
+ * never made, a request with an id that is under way. One log line, and the connection is closed.
+ * What it may: both ends end calls on their own, so chunk, credit, cancel and response for a call
+ * that is over are ignored (a chunk that nobody expects is answered with cancel). Unknown
+ * notifications and additional elements are ignored too, for later versions.
  *
  * This layer moves frames and checks their shape; the fields inside params and result are
  * common/messages.h. Loop thread only.
@@ -33,11 +46,13 @@
 #include "common/span.h"
 
 #define RPC_MAX_FRAME_BYTES       (1u << 20)
+#define RPC_MAX_PAYLOAD_BYTES     (RPC_MAX_FRAME_BYTES - 128) /* packed params or result */
 #define RPC_INLINE_BODY_BYTES     (16u << 10)
 #define RPC_ANSWER_CREDIT_BYTES   (256u << 10)
 #define RPC_CHUNK_BYTES           (64u << 10)
 #define RPC_SEND_HIGH_WATER_BYTES (1u << 20)
-#define RPC_MAX_CALLS             8192 /* under way on one connection; more is RPC_BUSY */
+#define RPC_SEND_MAX_BYTES        (64u << 20) /* queued to one peer */
+#define RPC_MAX_CALLS             8192        /* under way on one connection; more is RPC_BUSY */
 
 struct loop;
 
@@ -53,6 +68,9 @@ enum rpc_code {
 	RPC_TIMEOUT = 101,
 	RPC_PROTOCOL = 102, /* the peer broke the rules; the connection is closed */
 };
+
+/* "no_method"; for logs and labels. */
+const char *rpc_code_name(int code);
 
 struct rpc_error {
 	int code;
@@ -71,8 +89,12 @@ struct rpc_client_options {
 extern const struct rpc_client_options rpc_client_defaults; /* 200, 10, 1000 */
 
 /*
- * Connects at once and reconnects for ever, in the background. on_state (may be NULL) is called
- * after each change. The path is copied.
+ * Connects at once (rpc_client_connected() tells) and reconnects for ever, in the background.
+ * on_state (may be NULL) is called after each change, never from inside this call; when the
+ * connection is lost, before the on_done of the calls that were under way. connect_timeout_ms is
+ * the patience with a listener whose queue is full; any other failure backs off at once. The path
+ * is copied. options NULL: the defaults. NULL when out of memory, or for a path that is empty or
+ * too long for a Unix socket.
  */
 struct rpc_client *rpc_client_new(struct loop *loop, const char *socket_path,
 	const struct rpc_client_options *options, void (*on_state)(bool connected, void *arg),
@@ -87,29 +109,31 @@ void rpc_client_free(struct rpc_client **client);
 
 struct rpc_call_events {
 	/* At most once. result is one msgpack object, borrowed. Chunks follow only if
-	 * rpc_call_expect_chunks() is called in here. */
+	 * rpc_call_expect_chunks() is called in here; else the call is done. */
 	void (*on_result)(struct span result, void *arg);
 	/* Data of the answer, borrowed; end with the last (data may be empty then). */
 	void (*on_chunk)(struct span data, bool end, void *arg);
 	/* The answerer wants up to this many bytes (total outstanding now) of the request's body.
 	 */
 	void (*on_credit)(uint64_t credit_bytes, void *arg);
-	/* Exactly once, always last, never from inside rpc_call_start(); NULL error: all is well.
-	 * The call is dead. */
+	/* Required. Exactly once, always last, never from inside a call into this module; NULL
+	 * error: all is well. The call is dead. */
 	void (*on_done)(const struct rpc_error *error, void *arg);
 };
 
 /*
  * Ask. params is one packed msgpack array (copied). timeout_ms 0: none; it covers the time to the
- * result. Not connected: on_done with RPC_LOST on the next turn. NULL only when out of memory.
- * events must outlive the call.
+ * result. Not connected: on_done with RPC_LOST on the next turn; the same way RPC_BUSY, and
+ * RPC_BAD_PARAMS over RPC_MAX_PAYLOAD_BYTES. NULL only when out of memory. events must outlive the
+ * call; its members but on_done may be NULL.
  */
 struct rpc_call *rpc_call_start(struct rpc_client *client, const char *method, struct span params,
 	uint32_t timeout_ms, const struct rpc_call_events *events, void *arg);
 void rpc_call_expect_chunks(struct rpc_call *call);
 /* Bytes of body that may be sent now. */
 uint64_t rpc_call_credit(const struct rpc_call *call);
-/* Send body bytes, at most the credit. The slice is taken over. */
+/* Send body bytes, at most the credit (any size: it is cut into frames). The slice is taken over,
+ * always; nothing is sent for a call that is over. */
 void rpc_call_send_chunk(struct rpc_call *call, struct slice data, bool end);
 /* Allow the answerer to send more. */
 void rpc_call_give_credit(struct rpc_call *call, uint64_t bytes);
@@ -141,17 +165,19 @@ struct rpc_server_options {
 };
 extern const struct rpc_server_options rpc_server_defaults;
 
-/* Takes the listening socket over. methods must outlive the server; the table ends with a NULL
- * name. */
+/* Takes the listening socket (non-blocking) over, on failure too. Peers other than root, the own
+ * uid and trusted_gid (their primary group) are closed with a log line. options NULL: the defaults.
+ */
 struct rpc_server *rpc_server_new(
 	struct loop *loop, int listen_fd, const struct rpc_server_options *options);
-/* Serve these as well; 0, or -1 when a name is taken or memory is out. The array must outlive the
- * server. */
+/* Serve these as well; 0, or -1 when a name is taken or memory is out. The array ends with a NULL
+ * name and must outlive the server. */
 int rpc_server_add(struct rpc_server *server, const struct rpc_method *methods);
 /* Take no new connection; on_drained when the last peer has left. */
 void rpc_server_drain(struct rpc_server *server, void (*on_drained)(void *arg), void *arg);
 size_t rpc_server_connections(const struct rpc_server *server);
 size_t rpc_server_requests(const struct rpc_server *server); /* under way */
+/* Closes everything at once; on_cancel is called for what was under way. */
 void rpc_server_free(struct rpc_server **server);
 
 struct rpc_request_events {
@@ -161,7 +187,8 @@ struct rpc_request_events {
 	/* Cancelled, or the peer is gone. The request is dead. */
 	void (*on_cancel)(void *arg);
 };
-/* Keep a request beyond serve(): required before returning from serve() without an answer. */
+/* Keep a request beyond serve(): required before returning from serve() without an answer. events
+ * and its members may be NULL. */
 void rpc_request_accept(
 	struct rpc_request *request, const struct rpc_request_events *events, void *arg);
 const struct rpc_peer *rpc_request_peer(const struct rpc_request *request);
@@ -173,8 +200,9 @@ void rpc_request_reply(struct rpc_request *request, struct span result);
 void rpc_request_fail(struct rpc_request *request, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* Answer, then chunks within the credit; the request is dead after the chunk with end, or after
- * _abort. */
-void rpc_request_reply_start(struct rpc_request *request, struct span result);
+ * _abort. 0; -1 when the result is over RPC_MAX_PAYLOAD_BYTES: the asker was told, the request is
+ * dead. */
+int rpc_request_reply_start(struct rpc_request *request, struct span result);
 uint64_t rpc_request_credit(const struct rpc_request *request);
 void rpc_request_send_chunk(struct rpc_request *request, struct slice data, bool end);
 /* The rest of the answer will not come: the asker gets on_done with RPC_CANCELLED. */

@@ -1,0 +1,409 @@
+#include "common/rpc_connection.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/rpc_out.h"
+#include "common/wire.h"
+
+#define READ_BYTES (64u << 10) /* the buffer of a connection that gets no larger frame */
+
+struct rpc_connection {
+	struct loop *loop;
+	int fd;
+	struct event *read_event, *write_event;
+	struct deferred flush;
+	const struct rpc_connection_events *events;
+	void *arg;
+
+	uint8_t *in; /* unread bytes are in[in_at .. in_len) */
+	size_t in_at, in_len, in_capacity;
+	struct wire_scan scan; /* of the frame that begins at in_at */
+
+	struct rpc_out out;
+	const char *broken; /* the reason, until flush() reports it */
+
+	unsigned hold; /* stack frames in here: memory stays */
+	bool pause_reading;
+	bool paused;
+	bool congested;
+	bool deaf;   /* writing failed: what the peer still sent is read, then it is lost */
+	bool lost;   /* on_lost was called */
+	bool closed; /* _free was called */
+};
+
+static void lose(struct rpc_connection *c, int code, const char *reason);
+
+static void hold(struct rpc_connection *c)
+{
+	c->hold++;
+}
+
+static void unhold(struct rpc_connection *c)
+{
+	if (--c->hold || !c->closed)
+		return;
+	const struct rpc_connection_events *events = c->events;
+	void *arg = c->arg;
+	rpc_out_clear(&c->out);
+	free(c->in);
+	free(c);
+	if (events->on_free)
+		events->on_free(arg);
+}
+
+static void set_reading(struct rpc_connection *c, bool on)
+{
+	if (on)
+		event_add(c->read_event, NULL);
+	else
+		event_del(c->read_event);
+}
+
+/* ---- out ---- */
+
+static void check_queue(struct rpc_connection *c)
+{
+	if (c->out.bytes > RPC_SEND_MAX_BYTES && !c->broken)
+		c->broken = "it does not read its answers";
+	if (c->out.bytes > RPC_SEND_HIGH_WATER_BYTES && !c->congested) {
+		c->congested = true;
+		if (c->pause_reading) {
+			c->paused = true;
+			set_reading(c, false);
+		}
+	}
+	/* With a write event armed the socket is full; it flushes when there is room. */
+	if (c->broken || !event_pending(c->write_event, EV_WRITE, NULL))
+		loop_defer(c->loop, &c->flush);
+}
+
+static void put(struct rpc_connection *c, const void *data, size_t len_bytes)
+{
+	if (rpc_out_append(&c->out, data, len_bytes) != 0)
+		c->broken = "out of memory";
+}
+
+static bool mute(const struct rpc_connection *c)
+{
+	return c->closed || c->lost || c->deaf || c->broken;
+}
+
+static void flush(void *arg)
+{
+	struct rpc_connection *c = arg;
+	if (c->closed || c->lost)
+		return;
+	hold(c);
+	int rc = c->broken ? -1 : rpc_out_write(&c->out, c->fd);
+	if (c->closed || c->lost) {
+		/* A released slice led to the end of this connection. */
+	} else if (c->broken) {
+		lose(c, RPC_LOST, c->broken);
+	} else if (rc < 0) {
+		/* Its last answers may still lie in our receive queue. */
+		c->deaf = true;
+		rpc_out_clear(&c->out);
+		event_active(c->read_event, EV_READ, 0);
+	} else if (rc == 0) {
+		event_add(c->write_event, NULL);
+	}
+	if (!c->closed && !c->lost && c->congested &&
+		c->out.bytes <= RPC_SEND_HIGH_WATER_BYTES / 2) {
+		c->congested = false;
+		if (c->paused) {
+			c->paused = false;
+			set_reading(c, true);
+			/* Frames that were read before the pause wait in the buffer. */
+			event_active(c->read_event, EV_READ, 0);
+		}
+		c->events->on_drained(c->arg);
+	}
+	unhold(c);
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	flush(arg);
+}
+
+bool rpc_connection_congested(const struct rpc_connection *connection)
+{
+	return connection->congested;
+}
+
+size_t rpc_connection_queued_bytes(const struct rpc_connection *connection)
+{
+	return connection->out.bytes;
+}
+
+static void put_head(struct rpc_connection *c, const struct rpc_head *head)
+{
+	put(c, head->data, head->len);
+}
+
+void rpc_connection_put_request(
+	struct rpc_connection *connection, uint32_t id, struct span method, struct span params)
+{
+	if (mute(connection))
+		return;
+	struct rpc_head head;
+	rpc_head_request(&head, id, method);
+	put_head(connection, &head);
+	put(connection, params.data, params.len);
+	check_queue(connection);
+}
+
+void rpc_connection_put_result(struct rpc_connection *connection, uint32_t id, struct span result)
+{
+	if (mute(connection))
+		return;
+	struct rpc_head head;
+	rpc_head_result(&head, id);
+	put_head(connection, &head);
+	put(connection, result.data, result.len);
+	check_queue(connection);
+}
+
+void rpc_connection_put_error(
+	struct rpc_connection *connection, uint32_t id, int code, struct span message)
+{
+	if (mute(connection))
+		return;
+	static const uint8_t nil = 0xc0;
+	struct rpc_head head;
+	rpc_head_error(&head, id, code, message.len);
+	put_head(connection, &head);
+	put(connection, message.data, message.len);
+	put(connection, &nil, 1);
+	check_queue(connection);
+}
+
+void rpc_connection_put_chunks(
+	struct rpc_connection *connection, uint32_t id, struct slice data, bool end)
+{
+	if (mute(connection)) {
+		slice_release(&data);
+		return;
+	}
+	hold(connection);
+	bool last;
+	do {
+		struct slice piece = data;
+		last = data.len_bytes <= RPC_CHUNK_BYTES;
+		if (!last) {
+			/* Only the last piece carries the release. */
+			piece.len_bytes = RPC_CHUNK_BYTES;
+			piece.release = NULL;
+			data.data = (const uint8_t *)data.data + RPC_CHUNK_BYTES;
+			data.len_bytes -= RPC_CHUNK_BYTES;
+		}
+		uint8_t tail = rpc_tail_chunk(end && last);
+		struct rpc_head head;
+		rpc_head_chunk(&head, id, piece.len_bytes);
+		put_head(connection, &head);
+		if (rpc_out_append_slice(&connection->out, piece) != 0)
+			connection->broken = "out of memory";
+		put(connection, &tail, 1);
+	} while (!last);
+	/* The release of a short slice may have ended this connection. */
+	if (!connection->closed && !connection->lost)
+		check_queue(connection);
+	unhold(connection);
+}
+
+void rpc_connection_put_credit(struct rpc_connection *connection, uint32_t id, uint64_t bytes)
+{
+	if (mute(connection))
+		return;
+	struct rpc_head head;
+	rpc_head_credit(&head, id, bytes);
+	put_head(connection, &head);
+	check_queue(connection);
+}
+
+void rpc_connection_put_cancel(struct rpc_connection *connection, uint32_t id)
+{
+	if (mute(connection))
+		return;
+	struct rpc_head head;
+	rpc_head_cancel(&head, id);
+	put_head(connection, &head);
+	check_queue(connection);
+}
+
+/* ---- in ---- */
+
+/* Hand over every whole frame that is in the buffer. */
+static void process(struct rpc_connection *c)
+{
+	while (c->in_at < c->in_len && !c->paused && !c->closed && !c->lost) {
+		const uint8_t *data = c->in + c->in_at;
+		size_t len = c->in_len - c->in_at;
+		bool array = (*data & 0xf0) == 0x90 || *data == 0xdc || *data == 0xdd;
+		enum wire_progress progress = array ? wire_scan(&c->scan, data, len,
+							      RPC_MAX_FRAME_BYTES)
+						    : WIRE_BAD;
+		if (progress == WIRE_MORE)
+			return;
+		if (progress == WIRE_BAD) {
+			lose(c, RPC_PROTOCOL, "bytes that are no frame, or a frame over a limit");
+			return;
+		}
+		struct span bytes = {(const char *)data, c->scan.at};
+		struct rpc_frame frame;
+		const char *wrong = rpc_frame_parse(bytes, &frame);
+		if (wrong) {
+			lose(c, RPC_PROTOCOL, wrong);
+			return;
+		}
+		c->in_at += bytes.len;
+		c->scan = (struct wire_scan){0};
+		c->events->on_frame(&frame, c->arg);
+	}
+}
+
+/* Room behind in_len. The buffer grows with the bytes that came, not with what they announce. */
+static int make_room(struct rpc_connection *c)
+{
+	if (c->in_at == c->in_len)
+		c->in_at = c->in_len = 0;
+	if (c->in_capacity - c->in_len >= READ_BYTES / 4)
+		return 0;
+	if (c->in_at > 0) {
+		memmove(c->in, c->in + c->in_at, c->in_len - c->in_at);
+		c->in_len -= c->in_at;
+		c->in_at = 0;
+	}
+	if (c->in_capacity - c->in_len >= READ_BYTES / 4)
+		return 0;
+	size_t capacity = c->in_capacity ? c->in_capacity * 2 : READ_BYTES;
+	uint8_t *in = realloc(c->in, capacity);
+	if (!in)
+		return -1;
+	c->in = in;
+	c->in_capacity = capacity;
+	return 0;
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	struct rpc_connection *c = arg;
+	hold(c);
+	process(c);
+	if (c->paused || c->closed || c->lost)
+		goto out;
+	if (make_room(c) != 0) {
+		lose(c, RPC_LOST, "out of memory");
+		goto out;
+	}
+	ssize_t n = recv(c->fd, c->in + c->in_len, c->in_capacity - c->in_len, 0);
+	if (n > 0) {
+		c->in_len += (size_t)n;
+		process(c);
+		if (c->deaf && !c->closed && !c->lost)
+			event_active(c->read_event, EV_READ, 0);
+	} else if (n == 0) {
+		lose(c, RPC_LOST, "the peer closed the connection");
+	} else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+		if (c->deaf)
+			lose(c, RPC_LOST, "the peer does not take our frames");
+	} else if (errno != EINTR) {
+		lose(c, RPC_LOST, "reading failed");
+	}
+	if (c->in_at == c->in_len && c->in_capacity > READ_BYTES) {
+		free(c->in);
+		c->in = NULL;
+		c->in_at = c->in_len = c->in_capacity = 0;
+	}
+out:
+	unhold(c);
+}
+
+/* ---- life ---- */
+
+static void shut(struct rpc_connection *c)
+{
+	if (c->fd < 0)
+		return;
+	loop_defer_cancel(c->loop, &c->flush);
+	event_free(c->read_event);
+	event_free(c->write_event);
+	close(c->fd);
+	c->fd = -1;
+	c->paused = false;
+	rpc_out_clear(&c->out);
+}
+
+static void lose(struct rpc_connection *c, int code, const char *reason)
+{
+	if (c->lost || c->closed)
+		return;
+	c->lost = true;
+	hold(c);
+	shut(c);
+	if (!c->closed)
+		c->events->on_lost(code, reason, c->arg);
+	unhold(c);
+}
+
+void rpc_connection_fail(struct rpc_connection *connection, const char *reason)
+{
+	lose(connection, RPC_PROTOCOL, reason);
+}
+
+struct rpc_connection *rpc_connection_new(struct loop *loop, int fd, bool pause_reading,
+	const struct rpc_connection_events *events, void *arg)
+{
+	struct rpc_connection *c = calloc(1, sizeof *c);
+	if (!c)
+		goto fail_fd;
+	c->loop = loop;
+	c->fd = fd;
+	c->pause_reading = pause_reading;
+	c->events = events;
+	c->arg = arg;
+	deferred_init(&c->flush, flush, c);
+	c->read_event = event_new(loop_base(loop), fd, EV_READ | EV_PERSIST, on_readable, c);
+	if (!c->read_event)
+		goto fail_connection;
+	c->write_event = event_new(loop_base(loop), fd, EV_WRITE, on_writable, c);
+	if (!c->write_event || event_add(c->read_event, NULL) != 0)
+		goto fail_events;
+	return c;
+
+fail_events:
+	if (c->write_event)
+		event_free(c->write_event);
+	event_free(c->read_event);
+fail_connection:
+	free(c);
+fail_fd:
+	close(fd);
+	return NULL;
+}
+
+void rpc_connection_free(struct rpc_connection **connection)
+{
+	struct rpc_connection *c = *connection;
+	*connection = NULL;
+	if (!c || c->closed)
+		return;
+	hold(c);
+	if (c->fd >= 0 && !c->deaf && !c->broken && c->out.head)
+		(void)rpc_out_write(&c->out, c->fd);
+	c->closed = true;
+	shut(c);
+	unhold(c);
+}

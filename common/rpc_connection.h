@@ -1,0 +1,64 @@
+#ifndef COMMON_RPC_CONNECTION_H
+#define COMMON_RPC_CONNECTION_H
+
+/*
+ * One end of one RPC connection: a socket, the bytes that came and the bytes to go. It knows
+ * frames, not calls. Part of rpc: the asking end (rpc_client.c) and the answering end
+ * (rpc_server.c) each put their calls on top.
+ *
+ *   readable -> buffer -> whole frames -> on_frame          put_* -> queue -> flush, once a turn
+ *
+ * Frames put in one turn of the loop leave in one system call. Nothing here calls back from inside
+ * a put. A frame that breaks the rules ends the connection with on_lost.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/rpc.h"
+#include "common/rpc_frame.h"
+#include "common/slice.h"
+
+struct rpc_connection;
+
+struct rpc_connection_events {
+	void (*on_frame)(const struct rpc_frame *frame, void *arg);
+	/* The connection is of no more use; only _free is allowed now. code: RPC_LOST or
+	 * RPC_PROTOCOL. Not called after _free. */
+	void (*on_lost)(int code, const char *reason, void *arg);
+	/* The peer has read again after rpc_connection_congested() was true. */
+	void (*on_drained)(void *arg);
+	/* The very last word: no frame of the stack refers to the connection any more. */
+	void (*on_free)(void *arg);
+};
+
+/*
+ * Takes fd over (non-blocking), on failure too. pause_reading: while congested, read nothing.
+ * Only the answering end does so: if both ends did, two peers full of each other's frames would
+ * wait for ever. The asking end instead reports no credit and RPC_BUSY.
+ */
+struct rpc_connection *rpc_connection_new(struct loop *loop, int fd, bool pause_reading,
+	const struct rpc_connection_events *events, void *arg);
+/* May be called from any callback of this connection; what is queued is tried once. */
+void rpc_connection_free(struct rpc_connection **connection);
+/* The peer broke the rules: on_lost with RPC_PROTOCOL, now. reason is static. Only from
+ * on_frame. */
+void rpc_connection_fail(struct rpc_connection *connection, const char *reason);
+
+/* More than RPC_SEND_HIGH_WATER_BYTES were queued, and not yet half of that left. */
+bool rpc_connection_congested(const struct rpc_connection *connection);
+size_t rpc_connection_queued_bytes(const struct rpc_connection *connection);
+
+/* Queue a frame. What fails here (out of memory, RPC_SEND_MAX_BYTES) is told by on_lost later. */
+void rpc_connection_put_request(
+	struct rpc_connection *connection, uint32_t id, struct span method, struct span params);
+void rpc_connection_put_result(struct rpc_connection *connection, uint32_t id, struct span result);
+void rpc_connection_put_error(
+	struct rpc_connection *connection, uint32_t id, int code, struct span message);
+/* As many chunk frames as the slice needs; the slice is taken over. */
+void rpc_connection_put_chunks(
+	struct rpc_connection *connection, uint32_t id, struct slice data, bool end);
+void rpc_connection_put_credit(struct rpc_connection *connection, uint32_t id, uint64_t bytes);
+void rpc_connection_put_cancel(struct rpc_connection *connection, uint32_t id);
+
+#endif
