@@ -12,11 +12,20 @@
  * response before it has been handed to the kernel, so a client costs one exchange and one read
  * buffer.
  *
- * Life of an exchange: on_request (head complete), on_body* and on_body_end if events were set,
+ * Life of an exchange: on_request (head complete), on_body* and on_body_end if it was accepted,
  * then the handler responds: with http_exchange_respond(), or with _respond_start(), _send()*,
  * _end(). It is over, and the pointer dead, when the response is complete (the call that completes
- * it), or when on_abort was called. No callback is made from inside a call into this module, except
- * that on_request may be followed by on_body in the same turn.
+ * it), or when on_abort was called. No callback is made from inside a call into this module
+ * (http_server_free() apart); on_body may follow on_request in the same turn. Slices, though, may
+ * be released inside any call; their release functions must not call back into this module.
+ *
+ * Output is written at the end of the turn in one piece, so a response made of several calls costs
+ * one system call.
+ *
+ * A client that shuts its side of the connection down while it waits counts as gone, unless the
+ * response is complete by then. While a body is paused we do not listen to the client, so its
+ * leaving shows on resume. A response that is longer or shorter than its declared length is our own
+ * error: logged, and the connection reset, since its end could not be told.
  *
  * Bad requests are answered by the server itself with the status the RFCs name and an OpenAI-shaped
  * JSON error, and never reach the handler.
@@ -33,6 +42,7 @@ struct loop;
 struct http_server;
 struct http_exchange;
 
+/* Sizes of 0 allow nothing; timeouts of 0 never come. */
 struct http_server_options {
 	size_t max_head_bytes;    /* request line and header fields together; 431 */
 	size_t max_headers;       /* number of fields; 431 */
@@ -49,13 +59,19 @@ extern const struct http_server_options http_server_defaults;
 
 struct http_server_events {
 	/*
-	 * The head is complete. Either respond now (a body still to come is skipped, or the
-	 * connection closed where that is cheaper), or call http_exchange_accept() to get the body
-	 * and respond later.
+	 * The head is complete. Before it returns, the handler either responds completely (a body
+	 * still to come is skipped, or the connection closed where that is cheaper), or calls
+	 * http_exchange_accept() to get the body and respond whenever it likes.
 	 */
 	void (*on_request)(struct http_exchange *exchange, void *arg);
-	/* Optional: the response is complete or the client is gone; for the access log. bytes_out
-	 * without head. */
+	/*
+	 * Optional, for the access log: exactly once for each request, when the kernel has all of
+	 * the response or the client is gone. The request can still be asked about. For requests
+	 * that the server refused by itself too: then method, target and headers are what was
+	 * understood, possibly nothing. status is what was sent, 499 when the client went before
+	 * there was a response. bytes_in and bytes_out count bodies, without heads and chunk
+	 * framing; duration_us runs from the first byte of the request.
+	 */
 	void (*on_finished)(struct http_exchange *exchange, int status, uint64_t bytes_in,
 		uint64_t bytes_out, uint64_t duration_us, void *arg);
 };
@@ -101,18 +117,24 @@ void http_exchange_header_at(
 int64_t http_exchange_content_length(const struct http_exchange *exchange);
 /* Numeric address of the client, "unix" for a Unix socket. */
 const char *http_exchange_peer(const struct http_exchange *exchange);
+/* A pointer of the handler's, NULL at first, kept until on_finished: for what the access log wants
+ * to say. */
+void http_exchange_set_context(struct http_exchange *exchange, void *context);
+void *http_exchange_context(const struct http_exchange *exchange);
 
-/* Take the exchange on: events fire from now on. events must outlive the exchange. */
+/* Take the exchange on, from inside on_request: events fire from now on. events must outlive the
+ * exchange; any of them may be NULL. Tells a client that waits for it to send its body (100). */
 void http_exchange_accept(
 	struct http_exchange *exchange, const struct http_exchange_events *events, void *arg);
-/* Stop and go on reading the body from the client (backpressure). */
+/* Stop and go on reading the body from the client (backpressure): neither on_body nor on_body_end
+ * while paused. */
 void http_exchange_pause(struct http_exchange *exchange);
 void http_exchange_resume(struct http_exchange *exchange);
 
 /*
  * Respond. header_lines is a block of complete "Name: value\r\n" lines made with http_header_add(),
- * copied. The server adds Date, Content-Length or Transfer-Encoding, and Connection; for HEAD it
- * drops the body. Slices are taken over, whatever happens.
+ * copied. The server adds Date, Content-Length or Transfer-Encoding, and Connection; for HEAD, 204
+ * and 304 it drops the body. Slices are taken over, whatever happens.
  */
 void http_exchange_respond(struct http_exchange *exchange, int status, struct span header_lines,
 	struct slice *body, size_t n_slices);
