@@ -42,4 +42,10 @@ endef
 $(foreach d,$(DAEMONS),$(eval $(call program_rule,$(d),$(d)/main.c,$(d))))
 $(foreach t,$(TOOLS),$(eval $(call program_rule,$(t),$($(t)_MAIN),$(firstword $(subst /, ,$($(t)_MAIN))))))
 
+# Prints docs/INTERFACES.md; see mk/lint.mk.
+$(BIN)/interfaces-doc: $(O)/mk/interfaces_doc.o $(O)/libcommon.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm
+
 -include $(wildcard $(O)/*/*.d $(O)/*/*/*.d $(O)/tests/*/*.d)
