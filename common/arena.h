@@ -6,7 +6,9 @@
  * coalescing allocator over it (TLSF: Masmano, Ripoll, Crespo, Real, "TLSF: a New Dynamic Memory
  * Allocator for Real-Time Systems", ECRTS 2004). The allocator's own data lies outside the shared
  * pages, so a reader sees bodies only and a corrupt page never corrupts the allocator. Whole pages
- * that become free are given back by punching holes. Loop thread only.
+ * that become free are given back by punching holes, when arena_trim() asks for it: a full cache
+ * uses freed pages again at once, and then a system call for each would be wasted. Loop thread
+ * only.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -22,20 +24,26 @@ struct arena_stats {
 	uint64_t live_bytes;         /* asked for and not freed */
 	uint64_t used_bytes;         /* live + rounding */
 	uint64_t index_bytes;        /* the allocator's own memory, outside the arena */
-	uint64_t largest_free_bytes; /* lower bound */
+	uint64_t largest_free_bytes; /* lower bound, at most 1/32 too low */
 	uint64_t allocations;        /* live */
 	uint64_t punched_bytes;      /* given back to the kernel so far */
 };
 
 /*
- * size_bytes is rounded up to whole pages; memory is used as it is allocated. The memfd has mode
- * 0400 and is sealed F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL. NULL with errno.
+ * size_bytes (> 0, under 128 GiB) is rounded up to whole pages; memory is used as it is allocated.
+ * The memfd has mode 0400 and is sealed F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL. NULL with errno.
  */
 struct arena *arena_new(uint64_t size_bytes);
-/* Offset of len_bytes (> 0), or ARENA_NONE when there is no room: the caller evicts and asks again.
+/* Offset (a multiple of 64) of len_bytes (> 0), or ARENA_NONE when there is no room: the caller
+ * evicts and asks again.
  */
 uint64_t arena_alloc(struct arena *arena, uint64_t len_bytes);
+/* offset is exactly what arena_alloc() gave; anything else is a bug and ends the process. */
 void arena_release(struct arena *arena, uint64_t offset);
+/* Give pages of large free blocks (64 KiB and more) back to the kernel, the largest blocks first,
+ * about max_bytes of them; returns how many. 1 MiB of pages held takes about 0.2 ms. For a timer,
+ * and after a purge. */
+uint64_t arena_trim(struct arena *arena, uint64_t max_bytes);
 /* Where it is in this process. */
 void *arena_at(const struct arena *arena, uint64_t offset);
 /* What an allocation of this size really takes. */

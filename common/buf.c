@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/number_text.h"
 
 void buf_init(struct buf *b, size_t max_len)
 {
@@ -124,13 +125,12 @@ int buf_append_double(struct buf *b, double number)
 		return buf_append_str(b, number > 0 ? "+Inf" : "-Inf");
 	if (number == trunc(number) && fabs(number) < 1e15)
 		return buf_printf(b, "%lld", (long long)number);
-	char text[40];
-	for (int digits = 15; digits <= 17; digits++) {
-		snprintf(text, sizeof text, "%.*g", digits, number);
-		if (strtod(text, NULL) == number)
-			break;
-	}
-	return buf_append_str(b, text);
+	char text[NUMBER_TEXT_BYTES];
+	size_t len = number_text_write(number, text);
+	/* Python writes whole numbers with ".0". */
+	if (len > 2 && memcmp(text + len - 2, ".0", 2) == 0)
+		len -= 2;
+	return buf_append(b, text, len);
 }
 
 void buf_consume(struct buf *b, size_t len_bytes)

@@ -39,8 +39,8 @@ int buf_append_str(struct buf *b, const char *str);
 int buf_append_char(struct buf *b, char c);
 int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int buf_vprintf(struct buf *b, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
-/* The shortest of %.15g, %.16g, %.17g that reads back as the same double; "NaN", "+Inf", "-Inf".
- * Whole numbers below 1e15 have neither point nor exponent. */
+/* The shortest text that reads back as the same double (-0.0 is "0"); "NaN", "+Inf", "-Inf". Whole
+ * numbers have no ".0". */
 int buf_append_double(struct buf *b, double number);
 
 /* Make room for len_bytes more and return where they go (NULL on failure); then buf_commit() what

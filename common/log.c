@@ -178,8 +178,8 @@ void die(int exit_code, const char *fmt, ...)
 void log_bug(const char *file, int line, const char *what)
 {
 	static _Atomic bool again;
-	/* On the loop thread what is gathered goes out first: it says how it came to this. Elsewhere
-	 * nothing of ours may be touched. */
+	/* On the loop thread what is gathered goes out first: it says how it came to this.
+	 * Elsewhere nothing of ours may be touched. */
 	if (!atomic_exchange(&again, true) && gettid() == getpid()) {
 		log_event(LOG_LEVEL_FATAL, NULL, NULL, 0, "BUG at %s:%d: %s", file, line, what);
 		log_detach();

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/json.h"
 #include "common/trace.h"
 #include "common/utf8.h"
 
@@ -16,56 +17,28 @@ static struct span limited(struct span value)
 	return value;
 }
 
-/*
- * Append well-formed characters as they are, escape() the others. escape gets a control character,
- * a quote, a backslash, or -1 for a byte that is not UTF-8.
- */
-static void append_escaped(struct buf *out, struct span value, void (*escape)(struct buf *, int c))
+/* For people: a terminal must not obey what a peer sent. */
+static void append_text(struct buf *out, struct span value)
 {
-	size_t from = 0, i = 0;
-	while (i < value.len) {
+	value = limited(value);
+	for (size_t i = 0; i < value.len;) {
 		uint8_t c = (uint8_t)value.data[i];
-		size_t n = c < 0x80 ? 1 : utf8_sequence_len(value.data + i, value.len - i);
-		if (n > 1 || (n == 1 && c >= 0x20 && c != '"' && c != '\\' && c != 0x7f)) {
-			i += n;
-			continue;
-		}
-		buf_append(out, value.data + from, i - from);
-		escape(out, n ? c : -1);
-		from = ++i;
+		size_t n = utf8_sequence_len(value.data + i, value.len - i);
+		if (n == 0)
+			buf_append_str(out, UTF8_REPLACEMENT);
+		else if (c == '\n')
+			buf_append(out, "\\n", 2);
+		else if (c < 0x20 || c == 0x7f)
+			buf_printf(out, "\\x%02x", c);
+		else
+			buf_append(out, value.data + i, n);
+		i += n ? n : 1;
 	}
-	buf_append(out, value.data + from, i - from);
-}
-
-static void escape_json(struct buf *out, int c)
-{
-	if (c < 0)
-		buf_append_str(out, UTF8_REPLACEMENT);
-	else if (c == '"' || c == '\\')
-		buf_append(out, (char[]){'\\', (char)c}, 2);
-	else if (c == '\n')
-		buf_append(out, "\\n", 2);
-	else
-		buf_printf(out, "\\u%04x", (unsigned)c);
-}
-
-static void escape_text(struct buf *out, int c)
-{
-	if (c < 0)
-		buf_append_str(out, UTF8_REPLACEMENT);
-	else if (c == '"' || c == '\\')
-		buf_append_char(out, (char)c);
-	else if (c == '\n')
-		buf_append(out, "\\n", 2);
-	else
-		buf_printf(out, "\\x%02x", (unsigned)c);
 }
 
 static void append_json_string(struct buf *out, struct span value)
 {
-	buf_append_char(out, '"');
-	append_escaped(out, limited(value), escape_json);
-	buf_append_char(out, '"');
+	json_append_string(out, limited(value));
 }
 
 /* What both forms share: a field's value when it is not a string. */
@@ -159,7 +132,7 @@ static void append_text_field(struct buf *out, const struct log_field *f)
 	for (size_t i = 0; plain && i < f->str.len; i++)
 		plain = f->str.data[i] > ' ' && !strchr("\"\\=", f->str.data[i]);
 	if (plain)
-		append_escaped(out, limited(f->str), escape_text);
+		append_text(out, f->str);
 	else
 		append_json_string(out, f->str);
 }
@@ -172,7 +145,7 @@ void log_line_text(struct buf *out, const struct log_entry *entry, bool color)
 	buf_printf(out, "%02d:%02d:%02d.%03d %s%-5s%s %s: ", tm.tm_hour, tm.tm_min, tm.tm_sec,
 		(int)(entry->time.tv_nsec / 1000000), color ? colors[entry->level] : "",
 		severities[entry->level], color ? "\033[0m" : "", entry->name);
-	append_escaped(out, limited(entry->body), escape_text);
+	append_text(out, entry->body);
 	bool all = append_fields(out, entry, start, append_text_field) &&
 		   entry->body.len <= LOG_VALUE_MAX_BYTES;
 	buf_append_str(out, all ? "\n" : " ...\n");

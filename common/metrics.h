@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "common/buf.h"
 
@@ -24,7 +25,7 @@ struct metric_family {
 	const char *help;
 	const char *labels[METRIC_MAX_LABELS + 1]; /* names, ends with NULL */
 	const double *buckets; /* histograms: ascending upper bounds, ends with 0 */
-	unsigned max_series;   /* further label values become "other"; 0: 1,000 */
+	unsigned max_series;   /* further ones share a series whose labels are "other"; 0: 1,000 */
 };
 extern const double metrics_latency_buckets[]; /* 50 us to 60 s, in seconds */
 
@@ -36,7 +37,8 @@ void metrics_free(struct metrics **metrics);
 /* Announce families, so that those without labels show a zero and all are known to the docs. Ends
  * with a NULL name. */
 void metrics_register(struct metrics *metrics, const struct metric_family *families);
-/* The series with these label values (in the order of the row). Keep the pointer for hot paths.
+/* The series with these label values (in the order of the row, exactly as many, then NULL). Bytes
+ * that are not UTF-8 become U+FFFD, and values end after 256 bytes. Keep the pointer for hot paths.
  * Never NULL. */
 struct metric *metrics_get(
 	struct metrics *metrics, const struct metric_family *family, const char *const *values);
@@ -44,10 +46,10 @@ struct metric *metrics_get(
 #define metric(metrics, family, ...) \
 	metrics_get((metrics), (family), (const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
 
-void metric_add(struct metric *metric, double value);
+void metric_add(struct metric *metric, double value); /* a counter ignores negative values */
 void metric_set(struct metric *metric, double value);
-void metric_observe(struct metric *metric, double value);
-double metric_value(const struct metric *metric); /* a histogram's count */
+void metric_observe(struct metric *metric, double value); /* a histogram; NaN is ignored */
+double metric_value(const struct metric *metric);         /* a histogram's count */
 
 /* Called before each exposition, to set gauges. Several may be added. */
 void metrics_on_collect(struct metrics *metrics, void (*collect)(void *arg), void *arg);
@@ -65,5 +67,8 @@ struct metrics_visitor {
 		size_t n_counts, void *arg);
 };
 void metrics_visit(struct metrics *metrics, const struct metrics_visitor *visitor, void *arg);
+
+/* A Markdown table of the registered families, for docs/METRICS.md. */
+void metrics_print_markdown(const struct metrics *metrics, FILE *out);
 
 #endif

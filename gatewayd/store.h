@@ -51,7 +51,8 @@ struct store_stats {
 /*
  * Look up by element key. done comes on the loop thread, never from inside this call, exactly once.
  * object is lent for the callback (stored_object_take() keeps it), NULL unless FOUND or LEGACY.
- * NULL only when out of memory (treat as a miss).
+ * NULL when the store is too busy or memory is out: a miss, counted as get_errors; done never
+ * comes.
  */
 struct store_get *store_get_start(struct store *store, const struct digest *key,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg);

@@ -27,6 +27,7 @@
 #include <stdint.h>
 
 #include "gatewayd/store.h"
+#include "gatewayd/store_janitor.h"
 
 struct workers;
 
@@ -50,17 +51,9 @@ struct store_dir_options {
 struct store *store_dir_new(
 	struct loop *loop, struct workers *workers, const struct store_dir_options *options);
 
-struct store_dir_stats {
-	uint64_t janitor_runs;    /* finished by this process */
-	uint64_t janitor_skipped; /* another process had the lock, or had just finished */
-	uint64_t evicted_objects, evicted_bytes;
-	uint64_t tmp_removed;
-	uint64_t objects, bytes; /* seen by the last run of this process, after its evictions */
-};
 /* Of a store made by store_dir_new(). */
-const struct store_dir_stats *store_dir_stats(const struct store *store);
-/* Ask for a run of the janitor now; on_done (may be NULL) on the loop when a run that began after
- * this call has ended or was skipped: false. */
+const struct store_janitor_stats *store_dir_janitor_stats(const struct store *store);
+/* As store_janitor_request(). */
 void store_dir_clean(struct store *store, void (*on_done)(bool ran, void *arg), void *arg);
 
 #endif

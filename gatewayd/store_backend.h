@@ -1,0 +1,101 @@
+#ifndef GATEWAYD_STORE_BACKEND_H
+#define GATEWAYD_STORE_BACKEND_H
+
+/*
+ * How a kind of store plugs into store.c, which does what all kinds share: queue and retries of
+ * puts, cancelling, draining, counting, logging. A backend embeds struct store, store_get and
+ * store_put as the first member of its own and moves bytes.
+ */
+#include <sys/queue.h>
+
+#include "common/loop.h"
+#include "gatewayd/store.h"
+
+struct store_get {
+	struct store *store;
+	struct digest key;
+	void (*done)(enum store_result result, struct stored_object *object, void *arg);
+	void *arg;
+	bool cancelled;
+	TAILQ_ENTRY(store_get) place;
+
+	/* What the backend found, set before store_get_end(): */
+	enum store_result result;
+	bool corrupt; /* the result is STORE_MISS for that; object.reason says why */
+	int error;    /* errno of STORE_ERROR */
+	uint64_t read_bytes;
+	struct stored_object object;
+};
+
+struct store_put {
+	struct store *store;
+	struct stored_fields fields; /* its spans point behind the backend's struct */
+	uint64_t queued_bytes;
+	unsigned attempts;
+	uint64_t due_us; /* waiting for a retry */
+	TAILQ_ENTRY(store_put) place;
+
+	/* What the backend did, set before store_put_end(): */
+	int error; /* errno, 0: stored */
+	uint64_t written_bytes;
+};
+
+TAILQ_HEAD(store_get_list, store_get);
+TAILQ_HEAD(store_put_list, store_put);
+
+struct store_backend {
+	const char *kind;
+	size_t get_bytes, put_bytes; /* sizes of the backend's structs */
+	/* Begin; store_get_end() later, never from inside. -1: too busy, and nothing was begun. */
+	int (*get)(struct store_get *get);
+	/* Same, with store_put_end(). */
+	int (*put)(struct store_put *put);
+	/* It was stored: put->written_bytes are new. May be NULL. */
+	void (*stored)(struct store *store, const struct store_put *put);
+	/* store_free() was called: stop what runs by itself. Gets and puts under way still end. */
+	void (*close)(struct store *store);
+	/* The last of them has ended: free the store's memory. */
+	void (*free)(struct store *store);
+};
+
+struct store_limits {
+	size_t max_queued_puts;
+	uint64_t max_queued_bytes;
+	unsigned parallel_puts;
+};
+
+/* Log once a minute, and how often it happened since. */
+struct store_log_limit {
+	uint64_t next_us;
+	uint64_t held_back;
+};
+
+struct store {
+	const struct store_backend *backend;
+	struct loop *loop;
+	struct store_limits limits;
+	struct store_stats stats;
+	struct store_get_list gets;
+	size_t n_gets;
+	struct store_put_list queued, waiting; /* for a slot; for a retry */
+	size_t n_puts;                         /* queued, waiting and running */
+	size_t running_puts;
+	uint64_t put_bytes;
+	size_t running; /* gets and puts that the backend still has to end */
+	struct timer *retry_timer;
+	struct deferred drained;
+	void (*on_drained)(void *arg);
+	void *on_drained_arg;
+	bool draining, closed;
+	struct store_log_limit get_log, put_log, corrupt_log;
+};
+
+/* 0, or -1 without memory. */
+int store_init(struct store *store, struct loop *loop, const struct store_backend *backend,
+	const struct store_limits *limits);
+/* Undo store_init() when the backend could not be made. */
+void store_uninit(struct store *store);
+void store_get_end(struct store_get *get);
+void store_put_end(struct store_put *put);
+
+#endif
