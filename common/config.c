@@ -30,7 +30,7 @@ static struct origin *origins;
 struct loading {
 	const struct config_row *const *tables;
 	char *conf;
-	char *const *environ;
+	char *const *env;
 	struct origin *origin;
 	struct config_error *error;
 };
@@ -274,14 +274,14 @@ enum config_action config_take_action(int *argc, char **argv)
 
 /* ---- environment ---- */
 
-static const char *find_env(char *const *environ, const char *name, const char *suffix)
+static const char *find_env(char *const *env, const char *name, const char *suffix)
 {
 	size_t name_len = strlen(name), suffix_len = strlen(suffix);
-	for (; *environ; environ++)
-		if (strncmp(*environ, name, name_len) == 0 &&
-			strncmp(*environ + name_len, suffix, suffix_len) == 0 &&
-			(*environ)[name_len + suffix_len] == '=') {
-			const char *value = *environ + name_len + suffix_len + 1;
+	for (; *env; env++)
+		if (strncmp(*env, name, name_len) == 0 &&
+			strncmp(*env + name_len, suffix, suffix_len) == 0 &&
+			(*env)[name_len + suffix_len] == '=') {
+			const char *value = *env + name_len + suffix_len + 1;
 			return *value ? value : NULL;
 		}
 	return NULL;
@@ -334,9 +334,8 @@ static int take_variable(struct loading *l, const struct config_row *row, const 
 	if (!variable)
 		return 0;
 	char label[128];
-	const char *value = find_env(l->environ, variable, "");
-	const char *file = row->type == CONFIG_SECRET ? find_env(l->environ, variable, "_FILE")
-						      : NULL;
+	const char *value = find_env(l->env, variable, "");
+	const char *file = row->type == CONFIG_SECRET ? find_env(l->env, variable, "_FILE") : NULL;
 	if (value && file)
 		return fail(
 			l, EX_CONFIG, "%s and %s_FILE are both set: leave one", variable, variable);
@@ -376,17 +375,17 @@ static bool names_variable(const char *variable, size_t len, const char *name, b
 static void report_unknown(struct loading *l, const char *prefix,
 	void (*unknown)(const char *variable, void *arg), void *arg)
 {
-	for (char *const *env = l->environ; *env; env++) {
-		size_t len = strcspn(*env, "=");
-		if (strncmp(*env, prefix, strlen(prefix)) != 0)
+	for (char *const *at = l->env; *at; at++) {
+		size_t len = strcspn(*at, "=");
+		if (strncmp(*at, prefix, strlen(prefix)) != 0)
 			continue;
 		bool known = false;
 		CONFIG_FOREACH_ROW (row, l->tables)
 			known = known ||
-				names_variable(*env, len, row->env, row->type == CONFIG_SECRET) ||
+				names_variable(*at, len, row->env, row->type == CONFIG_SECRET) ||
 				names_variable(
-					*env, len, row->env_alias, row->type == CONFIG_SECRET);
-		char *name = known ? NULL : strndup(*env, len);
+					*at, len, row->env_alias, row->type == CONFIG_SECRET);
+		char *name = known ? NULL : strndup(*at, len);
 		if (name)
 			unknown(name, arg);
 		free(name);
@@ -394,10 +393,10 @@ static void report_unknown(struct loading *l, const char *prefix,
 }
 
 int config_load(const struct config_row *const *tables, void *conf, int argc, char *const *argv,
-	char *const *environ, const char *env_prefix,
-	void (*unknown)(const char *variable, void *arg), void *arg, struct config_error *error)
+	char *const *env, const char *env_prefix, void (*unknown)(const char *variable, void *arg),
+	void *arg, struct config_error *error)
 {
-	struct loading l = {.tables = tables, .conf = conf, .environ = environ, .error = error};
+	struct loading l = {.tables = tables, .conf = conf, .env = env, .error = error};
 	*error = (struct config_error){.exit_code = 0};
 	CONFIG_FOREACH_ROW (row, tables)
 		if (config_type_is_string(row->type))

@@ -64,14 +64,14 @@ struct config_error {
 };
 
 /*
- * Fill *conf (what rows describe of it is zeroed first) from argv, environ and defaults. Several
- * tables may share one struct: tables ends with NULL. env_prefix ("GATEWAYD_"): unknown variables
- * that begin with it are reported through unknown (may be NULL). 0, or -1 with *error and nothing
- * to free.
+ * Fill *conf (what rows describe of it is zeroed first) from argv, environment (env, as in
+ * environ(7)) and defaults. Several tables may share one struct: tables ends with NULL. env_prefix
+ * ("GATEWAYD_"): unknown variables that begin with it are reported through unknown (may be NULL).
+ * 0, or -1 with *error and nothing to free.
  */
 int config_load(const struct config_row *const *tables, void *conf, int argc, char *const *argv,
-	char *const *environ, const char *env_prefix,
-	void (*unknown)(const char *variable, void *arg), void *arg, struct config_error *error);
+	char *const *env, const char *env_prefix, void (*unknown)(const char *variable, void *arg),
+	void *arg, struct config_error *error);
 void config_free(const struct config_row *const *tables, void *conf);
 /* After a reload: move the reloadable values from *fresh (which stays to be freed) to *conf, return
  * the names of others that changed (for one warning; valid until the next call), or NULL. */
