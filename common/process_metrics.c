@@ -1,0 +1,151 @@
+#include "common/process_metrics.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/daemon.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/metrics.h"
+
+enum {
+	CPU,
+	RESIDENT,
+	OPEN_FDS,
+	MAX_FDS,
+	START_TIME,
+	LOG_DROPPED,
+	LOOP_LAG,
+	BUILD,
+	LOG_LINES,
+	N_FAMILIES
+};
+static const struct metric_family families[] = {
+	[CPU] = {.name = "process_cpu_seconds_total",
+		.type = METRIC_COUNTER,
+		.help = "User and system CPU time spent, in seconds."},
+	[RESIDENT] = {.name = "process_resident_memory_bytes",
+		.type = METRIC_GAUGE,
+		.help = "Resident memory, shared pages included."},
+	[OPEN_FDS] = {.name = "process_open_fds",
+		.type = METRIC_GAUGE,
+		.help = "Open file descriptors."},
+	[MAX_FDS] = {.name = "process_max_fds",
+		.type = METRIC_GAUGE,
+		.help = "File descriptors that may be open."},
+	[START_TIME] = {.name = "process_start_time_seconds",
+		.type = METRIC_GAUGE,
+		.help = "Start of the process, in seconds since 1970."},
+	[LOG_DROPPED] = {.name = "log_dropped_lines_total",
+		.type = METRIC_COUNTER,
+		.help = "Log lines lost because stderr was not read fast enough, or broken."},
+	[LOOP_LAG] = {.name = "loop_lag_seconds",
+		.type = METRIC_HISTOGRAM,
+		.help = "How long a timer that was due waited for the event loop, probed once a second.",
+		.buckets = metrics_latency_buckets},
+	[BUILD] = {.name = "build_info",
+		.type = METRIC_GAUGE,
+		.help = "Always 1; the label says which version runs.",
+		.labels = {"version"}},
+	[LOG_LINES] = {.name = "log_lines_total",
+		.type = METRIC_COUNTER,
+		.help = "Log lines made, by level.",
+		.labels = {"level"}},
+	[N_FAMILIES] = {.name = NULL},
+};
+
+struct process_metrics {
+	struct loop *loop;
+	struct metric *plain[BUILD]; /* the families without labels */
+	struct metric *log_lines[LOG_LEVEL_FATAL + 1];
+};
+
+static double resident_bytes(void)
+{
+	char text[128];
+	unsigned long total, resident = 0;
+	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t n = read(fd, text, sizeof text - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	if (sscanf(text, "%lu %lu", &total, &resident) != 2)
+		return 0;
+	return (double)resident * (double)sysconf(_SC_PAGESIZE);
+}
+
+static unsigned open_descriptors(void)
+{
+	unsigned n = 0;
+	DIR *dir = opendir("/proc/self/fd");
+	if (!dir)
+		return 0;
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n > 3 ? n - 3 : 0; /* ".", ".." and the directory itself */
+}
+
+static double seconds(const struct timeval *t)
+{
+	return (double)t->tv_sec + (double)t->tv_usec / 1e6;
+}
+
+static void collect(void *arg)
+{
+	struct process_metrics *p = arg;
+	struct rusage usage;
+	struct rlimit limit;
+	if (getrusage(RUSAGE_SELF, &usage) == 0)
+		metric_set(p->plain[CPU], seconds(&usage.ru_utime) + seconds(&usage.ru_stime));
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+		metric_set(p->plain[MAX_FDS], (double)limit.rlim_cur);
+	metric_set(p->plain[RESIDENT], resident_bytes());
+	metric_set(p->plain[OPEN_FDS], open_descriptors());
+	metric_set(p->plain[LOG_DROPPED], (double)log_dropped());
+	for (int level = 0; level <= LOG_LEVEL_FATAL; level++)
+		metric_set(p->log_lines[level], (double)log_lines((enum log_level)level));
+}
+
+static void saw_lag(uint64_t lag_us, void *arg)
+{
+	struct process_metrics *p = arg;
+	metric_observe(p->plain[LOOP_LAG], (double)lag_us / 1e6);
+}
+
+struct process_metrics *process_metrics_new(struct metrics *metrics, struct loop *loop)
+{
+	struct process_metrics *p = calloc(1, sizeof *p);
+	if (!p)
+		return NULL;
+	metrics_register(metrics, families);
+	for (int i = 0; i < BUILD; i++)
+		p->plain[i] = metric(metrics, &families[i]);
+	for (int level = 0; level <= LOG_LEVEL_FATAL; level++)
+		p->log_lines[level] = metric(
+			metrics, &families[LOG_LINES], log_level_name((enum log_level)level));
+	metric_set(metric(metrics, &families[BUILD], daemon_version()), 1);
+	metric_set(p->plain[START_TIME], (double)time(NULL));
+	metrics_on_collect(metrics, collect, p);
+	p->loop = loop;
+	if (loop)
+		loop_observe_lag(loop, saw_lag, p);
+	return p;
+}
+
+void process_metrics_free(struct process_metrics **process)
+{
+	struct process_metrics *p = *process;
+	if (!p)
+		return;
+	*process = NULL;
+	if (p->loop)
+		loop_observe_lag(p->loop, NULL, NULL);
+	free(p);
+}
