@@ -288,14 +288,17 @@ static enum stored_result read_json(
 	if (!doc)
 		return STORED_NO_MEMORY;
 	const char *wrong;
-	if (json_span_step(doc, SIZE_MAX) != JSON_SPAN_DONE)
-		wrong = json_span_error_reason(doc);
-	else if (legacy)
+	bool no_memory = false;
+	if (json_span_step(doc, SIZE_MAX) != JSON_SPAN_DONE) {
+		wrong = "not JSON";
+		/* An object must not be called corrupt, and be deleted, for that. */
+		no_memory = strcmp(json_span_error_reason(doc), "out of memory") == 0;
+	} else if (legacy)
 		wrong = read_legacy(doc);
 	else
 		wrong = read_answer(doc, &object->fields, memory);
 	json_span_free(&doc);
-	if (wrong && strcmp(wrong, "out of memory") == 0)
+	if (no_memory)
 		return STORED_NO_MEMORY;
 	if (wrong)
 		return corrupt(object, wrong);
