@@ -1,9 +1,7 @@
 #include "common/digest.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -158,18 +156,4 @@ bool digest_equal(const struct digest *a, const struct digest *b)
 bool digest_equal_secret(const struct digest *a, const struct digest *b)
 {
 	return CRYPTO_memcmp(a->bytes, b->bytes, DIGEST_BYTES) == 0;
-}
-
-void digest_random(void *data, size_t len_bytes)
-{
-	uint8_t *to = data;
-	while (len_bytes) {
-		ssize_t n = getrandom(to, len_bytes, 0);
-		if (n < 0) {
-			BUG_ON(errno != EINTR);
-			continue;
-		}
-		to += n;
-		len_bytes -= (size_t)n;
-	}
 }

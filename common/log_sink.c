@@ -313,6 +313,11 @@ void log_sink_put(struct log_sink *sink, const void *lines, size_t len_bytes)
 		loop_defer(sink->loop, &sink->flush);
 }
 
+size_t log_sink_waiting(const struct log_sink *sink)
+{
+	return waiting_bytes(sink);
+}
+
 uint64_t log_sink_dropped(const struct log_sink *sink)
 {
 	return sink->dropped;

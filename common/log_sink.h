@@ -35,6 +35,8 @@ void log_sink_attach(struct log_sink *sink, struct loop *loop);
 void log_sink_detach(struct log_sink *sink);
 /* One or more whole lines; copied. */
 void log_sink_put(struct log_sink *sink, const void *lines, size_t len_bytes);
+/* Bytes that wait for the reader: for writers who would rather wait than lose lines. */
+size_t log_sink_waiting(const struct log_sink *sink);
 /* All lines lost so far: no room, or a write error. */
 uint64_t log_sink_dropped(const struct log_sink *sink);
 bool log_sink_is_terminal(const struct log_sink *sink);

@@ -1,0 +1,177 @@
+#include "supervisor/ctl/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/loop.h"
+
+#define RETRY_MS    10
+#define CONNECT_MS  2000
+#define STARTING_UP "start it with `make run`, or: supervisor --config manifests/local/pod.conf"
+
+struct session {
+	struct loop *loop;
+	struct rpc_client *client;
+	struct timer *timer;
+	bool timed_out, answered;
+
+	struct buf *answer;
+	enum ctl_exit result;
+};
+
+static void timer_due(void *arg)
+{
+	struct session *session = arg;
+	session->timed_out = true;
+	loop_stop(session->loop);
+}
+
+/* Looked at once by hand, since the client below only knows that it is not connected. */
+static int try_connect(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	if (strlen(path) >= sizeof address.sun_path)
+		return ENAMETOOLONG;
+	memcpy(address.sun_path, path, strlen(path));
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return errno;
+	int result = connect(fd, (struct sockaddr *)&address, sizeof address) < 0 ? errno : 0;
+	close(fd);
+	return result;
+}
+
+static void explain(const char *path, int error)
+{
+	if (error == ENOENT || error == ECONNREFUSED)
+		fprintf(stderr,
+			"podctl: no supervisor is running (%s: %s)\n"
+			"  " STARTING_UP "\n"
+			"  running elsewhere? name its socket: podctl --socket PATH, or set RUN_DIR\n",
+			path, strerror(error));
+	else if (error == EACCES || error == EPERM)
+		fprintf(stderr,
+			"podctl: %s: %s\n  the supervisor answers its own user and root: try as one of "
+			"them\n",
+			path, strerror(error));
+	else
+		fprintf(stderr, "podctl: %s: %s\n", path, strerror(error));
+}
+
+static void client_state(bool connected, void *arg)
+{
+	struct session *session = arg;
+	if (connected)
+		loop_stop(session->loop);
+}
+
+static int wait_for_socket(struct session *session, const char *path, uint64_t wait_ms)
+{
+	uint64_t deadline = loop_now_us(session->loop) + wait_ms * 1000;
+	int error;
+	while ((error = try_connect(path)) != 0) {
+		if (error == ENAMETOOLONG || loop_now_us(session->loop) >= deadline)
+			break;
+		timer_arm(session->timer, RETRY_MS);
+		loop_run(session->loop);
+	}
+	session->timed_out = false;
+	return error;
+}
+
+struct session *session_open(const char *socket_path, uint64_t wait_ms, enum ctl_exit *exit_code)
+{
+	struct session *session = calloc(1, sizeof *session);
+	*exit_code = CTL_FAILED;
+	if (!session)
+		return NULL;
+	session->loop = loop_new();
+	session->timer = session->loop ? timer_new(session->loop, timer_due, session) : NULL;
+	if (!session->timer) {
+		fprintf(stderr, "podctl: %s\n", strerror(ENOMEM));
+		goto fail;
+	}
+	*exit_code = CTL_NO_SUPERVISOR;
+	int error = wait_for_socket(session, socket_path, wait_ms);
+	if (error) {
+		explain(socket_path, error);
+		goto fail;
+	}
+	session->client = rpc_client_new(
+		session->loop, socket_path, &rpc_client_defaults, client_state, session);
+	if (session->client)
+		timer_arm(session->timer, CONNECT_MS);
+	while (session->client && !rpc_client_connected(session->client) && !session->timed_out)
+		loop_run(session->loop);
+	timer_disarm(session->timer);
+	if (session->client && rpc_client_connected(session->client))
+		return session;
+	fprintf(stderr, "podctl: %s: the supervisor does not take the connection\n", socket_path);
+fail:
+	session_free(&session);
+	return NULL;
+}
+
+static void answered(struct span result, void *arg)
+{
+	struct session *session = arg;
+	buf_append(session->answer, result.data, result.len);
+}
+
+static void done(const struct rpc_error *error, void *arg)
+{
+	struct session *session = arg;
+	session->answered = true;
+	session->result = CTL_OK;
+	if (error) {
+		fprintf(stderr, "podctl: %.*s\n", SPAN_ARG(error->message));
+		session->result = error->code == RPC_LOST ? CTL_NO_SUPERVISOR : CTL_FAILED;
+	}
+	loop_stop(session->loop);
+}
+
+enum ctl_exit session_ask(struct session *session, const char *method,
+	const struct msg_schema *schema, const void *params, uint64_t timeout_ms,
+	bool quiet_timeout, struct buf *answer)
+{
+	static const struct rpc_call_events events = {.on_result = answered, .on_done = done};
+	buf_clear(answer);
+	session->answer = answer;
+	session->timed_out = session->answered = false;
+	struct rpc_call *call = msg_call(
+		session->client, method, schema, params, 0, &events, session);
+	if (!call) {
+		fprintf(stderr, "podctl: the request is too long\n");
+		return CTL_FAILED;
+	}
+	if (timeout_ms)
+		timer_arm(session->timer, timeout_ms);
+	/* The news of the connection may stop the loop once as well. */
+	while (!session->answered && !session->timed_out)
+		loop_run(session->loop);
+	timer_disarm(session->timer);
+	if (session->answered)
+		return session->result;
+	rpc_call_cancel(&call);
+	if (!quiet_timeout)
+		fprintf(stderr, "podctl: no answer after %llu ms\n",
+			(unsigned long long)timeout_ms);
+	return CTL_TIMEOUT;
+}
+
+void session_free(struct session **session)
+{
+	struct session *s = *session;
+	if (!s)
+		return;
+	*session = NULL;
+	rpc_client_free(&s->client);
+	timer_free(&s->timer);
+	loop_free(&s->loop);
+	free(s);
+}

@@ -1,0 +1,41 @@
+#ifndef SUPERVISOR_CTL_SESSION_H
+#define SUPERVISOR_CTL_SESSION_H
+
+/* podctl's side of a conversation: connect, ask once, wait for the answer. */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/messages.h"
+#include "common/rpc.h"
+
+/* How a command ended; podctl's exit code. */
+enum ctl_exit {
+	CTL_OK = 0,
+	CTL_FAILED = 1,      /* what was asked for could not be done */
+	CTL_NOT_RUNNING = 3, /* status: something is not as it should be */
+	CTL_UNKNOWN = 4,     /* no such program */
+	CTL_USAGE = 64,
+	CTL_NO_SUPERVISOR = 69,
+	CTL_TIMEOUT = 75,
+};
+
+struct session;
+
+/*
+ * Connect to the supervisor's socket. wait_ms: how long to wait for it to appear, 0: not at all.
+ * NULL after saying on stderr what is wrong and what to do about it, with *exit_code set.
+ */
+struct session *session_open(const char *socket_path, uint64_t wait_ms, enum ctl_exit *exit_code);
+
+/*
+ * Ask, and wait up to timeout_ms (0: for ever) for the answer, whose bytes are put in *answer.
+ * CTL_OK, or another code after saying why on stderr (quiet_timeout: without a word after a
+ * timeout).
+ */
+enum ctl_exit session_ask(struct session *session, const char *method,
+	const struct msg_schema *schema, const void *params, uint64_t timeout_ms,
+	bool quiet_timeout, struct buf *answer);
+void session_free(struct session **session);
+
+#endif

@@ -1,0 +1,319 @@
+/* podctl: talks to the supervisor of a pod. `podctl --help` is the manual. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/daemon.h"
+#include "common/log.h"
+#include "common/messages.h"
+#include "supervisor/config/values.h"
+#include "supervisor/ctl/session.h"
+#include "supervisor/ctl/table.h"
+
+#define ANSWER_MAX_BYTES (4u << 20)
+#define DEFAULT_WAIT_MS  60000
+#define DEFAULT_RUN_DIR  "var/run"
+
+struct options {
+	const char *socket;
+	bool json, wait, no_wait, to_stderr;
+	uint64_t wait_ms, bytes;
+};
+
+struct command {
+	const char *name;
+	enum ctl_exit (*run)(const struct command *command, const struct options *options,
+		struct session *session, char **names, int n_names);
+	int min_names;
+	const char *usage, *help;
+};
+
+static bool use_color(void)
+{
+	const char *no_color = getenv("NO_COLOR"); /* https://no-color.org */
+	const char *term = getenv("TERM");
+	return isatty(STDOUT_FILENO) && !(no_color && *no_color) &&
+	       !(term && !strcmp(term, "dumb"));
+}
+
+static struct msg_strs make_names(char **names, int n)
+{
+	struct msg_strs list = {calloc((size_t)n + 1, sizeof(struct span)), (size_t)n};
+	for (int i = 0; i < n && list.items; i++)
+		list.items[i] = span_of(names[i]);
+	if (!list.items)
+		die(CTL_FAILED, "out of memory");
+	return list;
+}
+
+static enum ctl_exit judge(const struct msg_program_list *programs, bool is_status)
+{
+	enum ctl_exit worst = CTL_OK;
+	for (size_t i = 0; i < programs->count; i++) {
+		const struct msg_program *p = &programs->items[i];
+		if (!p->state.len)
+			return CTL_UNKNOWN;
+		if (p->error.len)
+			worst = CTL_FAILED;
+		else if (is_status && !p->ready &&
+			 !(span_equal_str(p->state, "EXITED") && p->exit_code == 0) && !worst)
+			worst = CTL_NOT_RUNNING;
+	}
+	return worst;
+}
+
+/* Print what came back; how well it is. */
+static enum ctl_exit show(const struct options *options, const struct buf *answer, bool is_status)
+{
+	struct msg_programs_result result;
+	struct msg_error error;
+	struct buf out = BUF_INIT(ANSWER_MAX_BYTES);
+	if (msg_programs_result_unpack(
+		    (struct span){(char *)answer->data, answer->len}, &result, &error) < 0) {
+		fprintf(stderr, "podctl: an answer of another version: %s\n", error.text);
+		return CTL_FAILED;
+	}
+	if (options->json)
+		table_write_json(&result.programs, &out);
+	else
+		table_write(&result.programs, use_color(), &out);
+	fwrite(out.data, 1, out.len, stdout);
+	enum ctl_exit worst = judge(&result.programs, is_status);
+	msg_programs_result_free(&result);
+	buf_free(&out);
+	return worst;
+}
+
+static enum ctl_exit run_status(const struct command *command, const struct options *options,
+	struct session *session, char **names, int n_names)
+{
+	struct buf answer = BUF_INIT(ANSWER_MAX_BYTES);
+	struct msg_programs_params params = {
+		.names = make_names(names, n_names), .wait = options->wait};
+	enum ctl_exit result = session_ask(session, command->name, msg_programs_params_schema(),
+		&params, options->wait ? options->wait_ms : 0, true, &answer);
+	bool late = result == CTL_TIMEOUT;
+	if (late) {
+		params.wait = false;
+		result = session_ask(session, command->name, msg_programs_params_schema(), &params,
+			0, false, &answer);
+	}
+	if (result == CTL_OK)
+		result = show(options, &answer, true);
+	if (late)
+		fprintf(stderr, "podctl: not all were up within %g s\n",
+			(double)options->wait_ms / 1000);
+	free(params.names.items);
+	buf_free(&answer);
+	return late ? CTL_TIMEOUT : result;
+}
+
+static enum ctl_exit run_programs(const struct command *command, const struct options *options,
+	struct session *session, char **names, int n_names)
+{
+	struct buf answer = BUF_INIT(ANSWER_MAX_BYTES);
+	struct msg_programs_params params = {
+		.names = make_names(names, n_names), .wait = !options->no_wait};
+	enum ctl_exit result = session_ask(session, command->name, msg_programs_params_schema(),
+		&params, options->wait_ms, false, &answer);
+	if (result == CTL_OK)
+		result = show(options, &answer, false);
+	free(params.names.items);
+	buf_free(&answer);
+	return result;
+}
+
+static enum ctl_exit run_signal(const struct command *command, const struct options *options,
+	struct session *session, char **names, int n_names)
+{
+	struct buf answer = BUF_INIT(ANSWER_MAX_BYTES);
+	struct msg_signal_params params = {
+		.names = make_names(names + 1, n_names - 1), .signal = span_of(names[0])};
+	enum ctl_exit result = session_ask(
+		session, command->name, msg_signal_params_schema(), &params, 0, false, &answer);
+	if (result == CTL_OK)
+		result = show(options, &answer, false);
+	free(params.names.items);
+	buf_free(&answer);
+	return result;
+}
+
+static enum ctl_exit run_tail(const struct command *command, const struct options *options,
+	struct session *session, char **names, int n_names)
+{
+	(void)n_names;
+	struct buf answer = BUF_INIT(ANSWER_MAX_BYTES);
+	struct msg_tail_params params = {.name = span_of(names[0]),
+		.stream = options->to_stderr ? SPAN_LITERAL("stderr") : SPAN_LITERAL("stdout"),
+		.max_bytes = options->bytes};
+	struct msg_tail_result tail;
+	struct msg_error error;
+	enum ctl_exit result = session_ask(
+		session, command->name, msg_tail_params_schema(), &params, 0, false, &answer);
+	if (result == CTL_OK &&
+		msg_tail_result_unpack(
+			(struct span){(char *)answer.data, answer.len}, &tail, &error) == 0)
+		fwrite(tail.data.data, 1, tail.data.len, stdout);
+	buf_free(&answer);
+	return result;
+}
+
+static enum ctl_exit run_shutdown(const struct command *command, const struct options *options,
+	struct session *session, char **names, int n_names)
+{
+	(void)options;
+	(void)names;
+	(void)n_names;
+	static const struct msg_empty nothing;
+	struct buf answer = BUF_INIT(ANSWER_MAX_BYTES);
+	enum ctl_exit result = session_ask(
+		session, command->name, msg_empty_schema(), &nothing, 0, false, &answer);
+	buf_free(&answer);
+	return result;
+}
+
+static const struct command commands[] = {
+	{"status", run_status, 0, "[--wait[=SECONDS]] [NAME…]",
+		"state of all programs, or of some; --wait: once all are up"},
+	{"start", run_programs, 1, "[--no-wait] NAME…",
+		"start programs, and wait until they are up"},
+	{"stop", run_programs, 1, "[--no-wait] NAME…",
+		"stop programs, and wait until they are gone"},
+	{"restart", run_programs, 1, "[--no-wait] NAME…",
+		"stop and start; those of one program one after the other"},
+	{"signal", run_signal, 2, "SIGNAL NAME…", "send a signal, e.g. HUP"},
+	{"tail", run_tail, 1, "[--stderr] [--bytes=N] NAME", "the end of a log file"},
+	{"shutdown", run_shutdown, 0, "", "stop everything, then the supervisor"}, {0}};
+
+static void print_help(FILE *out)
+{
+	fprintf(out, "Usage: podctl [OPTION…] COMMAND [NAME…]\n\n"
+		     "Talks to the supervisor of a pod. NAME is a process, a program, a group, or "
+		     "\"all\".\n\nCommands:\n");
+	for (const struct command *c = commands; c->name; c++)
+		fprintf(out, "  %-8s %-27s %s\n", c->name, c->usage, c->help);
+	fprintf(out,
+		"\nOptions:\n"
+		"  --socket=PATH    the supervisor's socket (RUN_DIR/supervisor.sock; RUN_DIR is " DEFAULT_RUN_DIR
+		" unless set)\n"
+		"  --json           for programs\n"
+		"  --timeout=TIME   give up waiting after that long (status --wait: 60 s; others: never)\n"
+		"  --version, --help\n\n"
+		"Exit codes: 0 done and well, 1 could not be done, 3 status: something is not running,\n"
+		"4 no such program, 64 usage, 69 no supervisor, 75 not in time.\n");
+}
+
+enum {
+	OPT_SOCKET = 256,
+	OPT_JSON,
+	OPT_WAIT,
+	OPT_NO_WAIT,
+	OPT_TIMEOUT,
+	OPT_STDERR,
+	OPT_BYTES,
+	OPT_VERSION,
+	OPT_HELP
+};
+
+static const struct option long_options[] = {{"socket", required_argument, NULL, OPT_SOCKET},
+	{"json", no_argument, NULL, OPT_JSON}, {"wait", optional_argument, NULL, OPT_WAIT},
+	{"no-wait", no_argument, NULL, OPT_NO_WAIT},
+	{"timeout", required_argument, NULL, OPT_TIMEOUT},
+	{"stderr", no_argument, NULL, OPT_STDERR}, {"bytes", required_argument, NULL, OPT_BYTES},
+	{"version", no_argument, NULL, OPT_VERSION}, {"help", no_argument, NULL, OPT_HELP}, {0}};
+
+static void usage_error(const char *what, const char *value)
+{
+	fprintf(stderr, "podctl: %s%s%s; see podctl --help\n", what, value ? ": " : "",
+		value ? value : "");
+	exit(CTL_USAGE);
+}
+
+static void parse_time(struct options *options, const char *text)
+{
+	if (value_ms(text, &options->wait_ms) < 0)
+		usage_error("not a time such as 10 or 500ms", text);
+}
+
+static void parse_options(int argc, char **argv, struct options *options)
+{
+	int c;
+	while ((c = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+		switch (c) {
+		case OPT_SOCKET:
+			options->socket = optarg;
+			break;
+		case OPT_JSON:
+			options->json = true;
+			break;
+		case OPT_WAIT:
+			options->wait = true;
+			if (optarg)
+				parse_time(options, optarg);
+			break;
+		case OPT_NO_WAIT:
+			options->no_wait = true;
+			break;
+		case OPT_TIMEOUT:
+			parse_time(options, optarg);
+			break;
+		case OPT_STDERR:
+			options->to_stderr = true;
+			break;
+		case OPT_BYTES:
+			if (value_bytes(optarg, &options->bytes) < 0)
+				usage_error("not a number of bytes", optarg);
+			break;
+		case OPT_VERSION:
+			printf("podctl %s\n", daemon_version());
+			exit(CTL_OK);
+		case OPT_HELP:
+		case 'h':
+			print_help(stdout);
+			exit(CTL_OK);
+		default:
+			exit(CTL_USAGE); /* getopt_long() said why */
+		}
+	}
+}
+
+static const struct command *find_command(const char *name)
+{
+	for (const struct command *c = commands; c->name; c++)
+		if (strcmp(c->name, name) == 0)
+			return c;
+	usage_error("no such command", name);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = {0};
+	char path[4096];
+	log_open("podctl", LOG_LEVEL_WARN, LOG_FORMAT_TEXT);
+	parse_options(argc, argv, &options);
+	if (optind == argc)
+		usage_error("a command is missing", NULL);
+	const struct command *command = find_command(argv[optind]);
+	char **names = argv + optind + 1;
+	int n_names = argc - optind - 1;
+	if (n_names < command->min_names)
+		usage_error("a name is missing; usage: podctl", command->usage);
+	if (options.wait && !options.wait_ms)
+		options.wait_ms = DEFAULT_WAIT_MS;
+	const char *run_dir = getenv("RUN_DIR");
+	snprintf(path, sizeof path, "%s/supervisor.sock",
+		run_dir && *run_dir ? run_dir : DEFAULT_RUN_DIR);
+	enum ctl_exit result;
+	struct session *session = session_open(options.socket ? options.socket : path,
+		options.wait ? options.wait_ms : 0, &result);
+	if (!session)
+		return (int)result;
+	result = command->run(command, &options, session, names, n_names);
+	session_free(&session);
+	if (fflush(stdout) != 0 && !result)
+		result = CTL_FAILED;
+	return (int)result;
+}
