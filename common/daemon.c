@@ -303,6 +303,11 @@ int daemon_run(struct daemon *d)
 	return d->exit_code;
 }
 
+void daemon_close_rpc(struct daemon *d)
+{
+	rpc_server_free(&d->rpc);
+}
+
 void daemon_stop(struct daemon **daemon)
 {
 	struct daemon *d = *daemon;

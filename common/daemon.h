@@ -114,6 +114,12 @@ int daemon_listen(struct daemon *daemon, const char *name, const char *address);
  */
 struct rpc_server *daemon_serve_rpc(struct daemon *daemon, const struct rpc_method *methods);
 
+/*
+ * Cut off all RPC peers and stop serving: after daemon_run(), before freeing what the methods use.
+ * The requests under way get their on_cancel. daemon_stop() does it otherwise.
+ */
+void daemon_close_rpc(struct daemon *daemon);
+
 /* Run until stopped; the exit code. Sends READY=1 to NOTIFY_SOCKET, when that is set, as soon as
  * the daemon is ready, and STOPPING=1. Closes inherited sockets that nobody asked for. */
 int daemon_run(struct daemon *daemon);

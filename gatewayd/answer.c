@@ -1,0 +1,92 @@
+#include "gatewayd/answer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "common/json.h"
+#include "gatewayd/vector.h"
+
+#define HEAD           "{\"object\":\"list\",\"data\":["
+#define ELEMENT_HEAD   "{\"object\":\"embedding\",\"index\":"
+#define ELEMENT_MIDDLE ",\"embedding\":"
+
+static int write_embedding(
+	struct cache_object *element, enum query_encoding encoding, struct buf *out)
+{
+	struct span form;
+	if (encoding == QUERY_FLOAT) {
+		if (cache_object_form(element, CACHE_TEXT, &form))
+			return buf_append(out, form.data, form.len);
+		cache_object_form(element, CACHE_BASE64, &form);
+		return vector_text_append(form, out);
+	}
+	buf_append_char(out, '"');
+	if (cache_object_form(element, CACHE_BASE64, &form)) {
+		buf_append(out, form.data, form.len);
+	} else {
+		cache_object_form(element, CACHE_TEXT, &form);
+		if (vector_base64_append(form, out) < 0)
+			return -1;
+	}
+	return buf_append_char(out, '"');
+}
+
+static void write_tail(const struct answer *answer, struct buf *out)
+{
+	uint64_t prompt = 0, total = 0;
+	for (size_t i = 0; i < answer->n; i++) {
+		const struct cache_object_info *info = cache_object_info(answer->elements[i]);
+		prompt += info->prompt_tokens;
+		total += info->total_tokens;
+	}
+	const struct cache_object_info *first = cache_object_info(answer->elements[0]);
+	buf_append_str(out, "],\"model\":");
+	json_append_string(out, first->served_model.len ? first->served_model : first->model);
+	buf_printf(out, ",\"usage\":{\"prompt_tokens\":%" PRIu64 ",\"total_tokens\":%" PRIu64 "}}",
+		prompt, total);
+}
+
+int answer_write_some(
+	const struct answer *answer, size_t *next, size_t at_least_bytes, struct buf *out)
+{
+	if (*next == 0)
+		buf_append_str(out, HEAD);
+	while (*next < answer->n && (out->len < at_least_bytes || *next == 0)) {
+		buf_printf(out, "%s" ELEMENT_HEAD "%zu" ELEMENT_MIDDLE, *next ? "," : "", *next);
+		if (write_embedding(answer->elements[*next], answer->encoding, out) < 0)
+			return -1;
+		buf_append_char(out, '}');
+		if (++*next == answer->n)
+			write_tail(answer, out);
+	}
+	return buf_failed(out) ? -1 : 0;
+}
+
+int answer_write(const struct answer *answer, struct buf *out)
+{
+	size_t next = 0;
+	return answer_write_some(answer, &next, SIZE_MAX, out);
+}
+
+int64_t answer_length(const struct answer *answer)
+{
+	if (answer->encoding != QUERY_BASE64)
+		return -1;
+	struct buf tail = BUF_INIT(8192);
+	write_tail(answer, &tail);
+	if (buf_failed(&tail)) {
+		buf_free(&tail);
+		return -1;
+	}
+	int64_t length = (int64_t)(sizeof HEAD - 1 + tail.len);
+	buf_free(&tail);
+	for (size_t i = 0; i < answer->n; i++) {
+		char index[24];
+		length += snprintf(index, sizeof index, "%zu", i) + (i ? 1 : 0);
+		length += (int64_t)(sizeof ELEMENT_HEAD - 1 + sizeof ELEMENT_MIDDLE - 1 +
+				    vector_base64_len(
+					    cache_object_info(answer->elements[i])->dims) +
+				    3);
+	}
+	return length;
+}

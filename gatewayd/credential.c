@@ -1,0 +1,50 @@
+#include "gatewayd/credential.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static char *copy_header(const struct exchange *exchange, const char *name)
+{
+	struct span value = exchange_header(exchange, name);
+	return value.data ? strndup(value.data, value.len) : strdup("");
+}
+
+int credential_take(
+	const struct exchange *exchange, const char *own_key, struct credential *credential)
+{
+	*credential = (struct credential){0};
+	struct span brought = exchange_header(exchange, "authorization");
+	if (brought.len > 0) {
+		credential->authorization = strndup(brought.data, brought.len);
+	} else if (*own_key) {
+		if (asprintf(&credential->authorization, "Bearer %s", own_key) < 0)
+			credential->authorization = NULL;
+	} else {
+		credential->authorization = strdup("");
+	}
+	credential->organization = copy_header(exchange, "openai-organization");
+	credential->project = copy_header(exchange, "openai-project");
+	if (!credential->authorization || !credential->organization || !credential->project)
+		return -1;
+	return *credential->authorization ? 1 : 0;
+}
+
+struct digest credential_digest(const struct credential *credential)
+{
+	/* The NULs between the parts keep ("ab", "c") and ("a", "bc") apart. */
+	struct buf text = BUF_INIT(SIZE_MAX / 2);
+	buf_append(&text, credential->authorization, strlen(credential->authorization) + 1);
+	buf_append(&text, credential->organization, strlen(credential->organization) + 1);
+	buf_append(&text, credential->project, strlen(credential->project) + 1);
+	struct digest digest = digest_of((struct span){(char *)text.data, text.len});
+	buf_free(&text);
+	return digest;
+}
+
+void credential_free(struct credential *credential)
+{
+	free(credential->authorization);
+	free(credential->organization);
+	free(credential->project);
+	*credential = (struct credential){0};
+}

@@ -1,0 +1,469 @@
+#include "gatewayd/embeddings.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/gzip.h"
+#include "common/http_accept.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/workers.h"
+#include "gatewayd/answer.h"
+#include "gatewayd/api_error.h"
+#include "gatewayd/cache.h"
+#include "gatewayd/credential.h"
+#include "gatewayd/flight.h"
+#include "gatewayd/gateway.h"
+#include "gatewayd/query.h"
+#include "gatewayd/response_cache.h"
+
+/* Answers of more elements are streamed, and are not kept as a whole. */
+#define WHOLE_MAX_ELEMENTS 64
+/* Nor are those to bodies larger than this. */
+#define WHOLE_MAX_BODY_BYTES (1u << 20)
+/* What a streamed answer hands over at a time. */
+#define PIECE_BYTES (48u << 10)
+
+/*
+ * READING ──> PARSING ──> WAITING ──> STREAMING ──> (gone)
+ *    body        │ on a      │ for        └ large answers only
+ *                │ worker    │ flights
+ *
+ * An answer, an error or the client's leaving ends it from any state. A job that is on a worker is
+ * waited for: then `exchange` is NULL.
+ */
+enum embeddings_state {
+	EMBEDDINGS_READING,
+	EMBEDDINGS_PARSING,
+	EMBEDDINGS_WAITING,
+	EMBEDDINGS_STREAMING,
+};
+
+struct embeddings {
+	struct buyer buyer; /* first: flights give it back */
+	struct job job;
+	struct gateway *gateway;
+	struct exchange *exchange; /* NULL: the client is gone, or answered */
+	enum embeddings_state state;
+	struct credential credential;
+	struct digest response_key;
+	bool per_key;
+	char traceparent[TRACE_PARENT_LEN + 1];
+
+	struct slice body;
+	struct query query;
+	struct api_error error; /* of the parser */
+
+	struct cache_object **elements; /* query.n, NULL while missing */
+	struct ticket *tickets;         /* of those that were not in memory */
+	size_t *ticket_index;           /* which element a ticket is for */
+	size_t n_tickets, waiting;
+	size_t from[STATS_SOURCES];
+	uint64_t saved_tokens;
+	size_t next; /* streaming */
+};
+
+static void embeddings_free(struct embeddings *request)
+{
+	for (size_t i = 0; request->elements && i < request->query.n; i++)
+		cache_object_unref(&request->elements[i]);
+	free(request->elements);
+	free(request->tickets);
+	free(request->ticket_index);
+	query_free(&request->query);
+	slice_release(&request->body);
+	credential_free(&request->credential);
+	free(request);
+}
+
+/* ---- Answering ---- */
+
+static void count(struct embeddings *request, enum stats_result result, int status)
+{
+	struct stats *stats = request->gateway->stats;
+	uint64_t now_us = loop_now_us(request->gateway->loop);
+	stats_count_request(stats, result, status);
+	stats_observe_duration(stats, result, now_us - request->exchange->started_us);
+}
+
+/* The one way to an error: answers, and ends the request. */
+static void fail(struct embeddings *request, const struct api_error *error)
+{
+	flights_leave(request->gateway->flights, &request->buyer);
+	count(request, STATS_ERROR, error->status);
+	api_error_respond(request->exchange, error, NULL);
+	embeddings_free(request);
+}
+
+static void fail_with_memory(struct embeddings *request)
+{
+	struct api_error error;
+	api_error_set(&error, 503, NULL, "overloaded", "The gateway is out of memory.");
+	error.retry_after_ms = 1000;
+	fail(request, &error);
+}
+
+static enum stats_result result_of(const struct embeddings *request)
+{
+	size_t hits = request->from[STATS_MEMORY] + request->from[STATS_STORE];
+	if (hits == request->query.n)
+		return STATS_HIT;
+	if (hits > 0)
+		return STATS_PARTIAL;
+	return request->from[STATS_BOUGHT] > 0 ? STATS_MISS : STATS_COALESCED;
+}
+
+static uint64_t oldest_ms(const struct embeddings *request)
+{
+	uint64_t oldest = UINT64_MAX;
+	for (size_t i = 0; i < request->query.n; i++) {
+		uint64_t stored_ms = cache_object_info(request->elements[i])->stored_ms;
+		if (stored_ms < oldest)
+			oldest = stored_ms;
+	}
+	return oldest;
+}
+
+static void count_success(struct embeddings *request, enum stats_result result)
+{
+	struct stats *stats = request->gateway->stats;
+	count(request, result, 200);
+	uint64_t tokens = 0;
+	for (size_t i = 0; i < request->query.n; i++)
+		tokens += cache_object_info(request->elements[i])->total_tokens;
+	for (int i = 0; i < STATS_SOURCES; i++)
+		stats_count_elements(stats, (enum stats_source)i, request->from[i]);
+	stats_count_tokens(stats, cache_object_info(request->elements[0])->model, tokens,
+		request->saved_tokens);
+}
+
+static void answer_whole(
+	struct embeddings *request, const struct answer *answer, struct response_head *head)
+{
+	struct gateway *gateway = request->gateway;
+	struct exchange *exchange = request->exchange;
+	struct buf body = BUF_INIT(SIZE_MAX / 2);
+	if (answer_write(answer, &body) < 0) {
+		buf_free(&body);
+		fail_with_memory(request);
+		return;
+	}
+	if (exchange->body_bytes <= WHOLE_MAX_BODY_BYTES) {
+		const struct cache_object_info *first = cache_object_info(request->elements[0]);
+		uint64_t tokens = 0;
+		for (size_t i = 0; i < request->query.n; i++)
+			tokens += cache_object_info(request->elements[i])->total_tokens;
+		response_cache_put(gateway, &request->response_key, first->model, tokens,
+			(uint32_t)request->query.n, oldest_ms(request),
+			(struct span){(char *)body.data, body.len});
+	}
+	size_t len = 0;
+	void *data = buf_take(&body, &len);
+	exchange_respond(exchange, &head->answer, slice_malloced(data, len));
+	embeddings_free(request);
+}
+
+static void answer(struct embeddings *request)
+{
+	enum stats_result result = result_of(request);
+	size_t hits = request->from[STATS_MEMORY] + request->from[STATS_STORE];
+	count_success(request, result);
+
+	struct response_head head;
+	response_head_fill(&head, request->gateway, request->exchange, stats_x_cache(result),
+		hits ? oldest_ms(request) : 0);
+	if (request->query.n > 1)
+		response_head_hits(&head, hits, request->query.n);
+	struct answer answer = {.elements = request->elements,
+		.n = request->query.n,
+		.encoding = request->query.encoding};
+	if (request->query.n <= WHOLE_MAX_ELEMENTS) {
+		answer_whole(request, &answer, &head);
+		return;
+	}
+	request->state = EMBEDDINGS_STREAMING;
+	exchange_respond_stream(request->exchange, &head.answer, answer_length(&answer));
+}
+
+static bool on_pull(struct slice *piece, void *arg)
+{
+	struct embeddings *request = arg;
+	if (request->next == request->query.n)
+		return false;
+	struct answer answer = {.elements = request->elements,
+		.n = request->query.n,
+		.encoding = request->query.encoding};
+	struct buf buf = BUF_INIT(SIZE_MAX / 2);
+	if (answer_write_some(&answer, &request->next, PIECE_BYTES, &buf) < 0) {
+		/* Nothing can be said any more; the client sees a body that ends too early. */
+		log_error("embeddings: out of memory in the middle of an answer");
+		buf_free(&buf);
+		request->next = request->query.n;
+		return false;
+	}
+	size_t len = 0;
+	void *data = buf_take(&buf, &len);
+	*piece = slice_malloced(data, len);
+	return true;
+}
+
+static void on_complete(void *arg)
+{
+	embeddings_free(arg);
+}
+
+/* ---- Waiting for what is not in memory ---- */
+
+static void take_element(struct embeddings *request, size_t index, struct cache_object *object,
+	enum stats_source source)
+{
+	request->elements[index] = cache_object_ref(object);
+	request->from[source]++;
+	if (source != STATS_BOUGHT)
+		request->saved_tokens += cache_object_info(object)->total_tokens;
+}
+
+void embeddings_on_object(
+	struct ticket *ticket, enum flight_source source, struct cache_object *object)
+{
+	static const enum stats_source sources[] = {[FLIGHT_STORED] = STATS_STORE,
+		[FLIGHT_BOUGHT] = STATS_BOUGHT,
+		[FLIGHT_JOINED] = STATS_JOINED};
+	struct embeddings *request = (struct embeddings *)ticket_buyer(ticket);
+	size_t index = request->ticket_index[ticket - request->tickets];
+	take_element(request, index, object, sources[source]);
+	if (--request->waiting == 0)
+		answer(request);
+}
+
+void embeddings_on_failure(struct buyer *buyer, const struct flight_failure *failure)
+{
+	struct embeddings *request = (struct embeddings *)buyer;
+	if (failure->body.len == 0) {
+		fail(request, &failure->error);
+		return;
+	}
+	/* The provider's own words. */
+	struct answer_head head = {.status = failure->error.status};
+	char retry_after[24];
+	answer_head_add(&head, "Content-Type",
+		failure->content_type.data ? failure->content_type
+					   : SPAN_LITERAL("application/json"));
+	if (failure->error.retry_after_ms >= 0) {
+		snprintf(retry_after, sizeof retry_after, "%" PRId64,
+			(failure->error.retry_after_ms + 999) / 1000);
+		answer_head_add(&head, "Retry-After", span_of(retry_after));
+	}
+	answer_head_add(&head, "X-Cache", SPAN_LITERAL("MISS"));
+	count(request, STATS_ERROR, failure->error.status);
+	void *copy = malloc(failure->body.len);
+	if (copy)
+		memcpy(copy, failure->body.data, failure->body.len);
+	exchange_respond(
+		request->exchange, &head, slice_malloced(copy, copy ? failure->body.len : 0));
+	embeddings_free(request);
+}
+
+/* Take from memory what is there; the rest needs tickets. -1 when out of memory. */
+static int look_in_memory(struct embeddings *request)
+{
+	struct query *query = &request->query;
+	request->elements = calloc(query->n, sizeof(*request->elements));
+	if (!request->elements)
+		return -1;
+	uint64_t now_ms = loop_wall_ms(request->gateway->loop);
+	for (size_t i = 0; i < query->n; i++) {
+		enum cache_freshness freshness;
+		struct cache_object *object = cache_lookup(
+			request->gateway->cache, &query->elements[i].key, now_ms, &freshness);
+		if (freshness == CACHE_FRESH)
+			take_element(request, i, object, STATS_MEMORY);
+		cache_object_unref(&object);
+	}
+	size_t missing = query->n - request->from[STATS_MEMORY];
+	if (missing == 0)
+		return 0;
+	request->tickets = calloc(missing, sizeof(*request->tickets));
+	request->ticket_index = calloc(missing, sizeof(*request->ticket_index));
+	if (!request->tickets || !request->ticket_index)
+		return -1;
+	for (size_t i = 0; i < query->n; i++) {
+		if (request->elements[i])
+			continue;
+		size_t ticket = request->n_tickets++;
+		request->tickets[ticket].key = query->elements[i].key;
+		request->tickets[ticket].input_json = query->elements[i].json;
+		request->ticket_index[ticket] = i;
+	}
+	return 0;
+}
+
+static void find_elements(struct embeddings *request)
+{
+	if (look_in_memory(request) < 0) {
+		fail_with_memory(request);
+		return;
+	}
+	if (request->n_tickets == 0) {
+		answer(request);
+		return;
+	}
+	struct query *query = &request->query;
+	request->state = EMBEDDINGS_WAITING;
+	request->waiting = request->n_tickets;
+	request->buyer.credential = &request->credential;
+	request->buyer.credential_digest = credential_digest(&request->credential);
+	request->buyer.model = (struct span){(char *)query->model.data, query->model.len};
+	request->buyer.model_json = query->model_json;
+	request->buyer.params_json = (struct span){
+		(char *)query->params_json.data, query->params_json.len};
+	request->buyer.store_params = (struct span){
+		(char *)query->canonical_params.data, query->canonical_params.len};
+	request->buyer.dimensions = query->dimensions;
+	request->buyer.traceparent = request->traceparent;
+	if (flights_enter(request->gateway->flights, &request->buyer, request->tickets,
+		    request->n_tickets) < 0) {
+		struct api_error error;
+		api_error_set(&error, 503, NULL, "overloaded",
+			"Too many texts are on their way; try again in a moment.");
+		error.retry_after_ms = 1000;
+		fail(request, &error);
+	}
+}
+
+/* ---- Parsing ---- */
+
+static void parse(struct job *job)
+{
+	struct embeddings *request = (struct embeddings *)((char *)job -
+							   offsetof(struct embeddings, job));
+	const struct gatewayd_conf *conf = request->gateway->conf;
+	struct digest scope = {{0}};
+	if (request->per_key)
+		scope = credential_digest(&request->credential);
+	struct span body = {request->body.data, request->body.len_bytes};
+	query_parse(body, (size_t)conf->max_inputs, request->per_key ? &scope : NULL,
+		&request->query, &request->error);
+}
+
+static void parsed(struct job *job)
+{
+	struct embeddings *request = (struct embeddings *)((char *)job -
+							   offsetof(struct embeddings, job));
+	if (!request->exchange)
+		embeddings_free(request);
+	else if (request->error.status)
+		fail(request, &request->error);
+	else
+		find_elements(request);
+}
+
+static void on_body(struct slice body, void *arg)
+{
+	struct embeddings *request = arg;
+	request->body = body;
+	request->state = EMBEDDINGS_PARSING;
+	request->job.work = parse;
+	request->job.done = parsed;
+	if (body.len_bytes > QUERY_INLINE_BYTES &&
+		workers_submit(request->gateway->workers, &request->job) == 0)
+		return;
+	parse(&request->job);
+	parsed(&request->job);
+}
+
+static void on_abort(void *arg)
+{
+	struct embeddings *request = arg;
+	struct gateway *gateway = request->gateway;
+	stats_count_request(gateway->stats, STATS_GONE, 499);
+	request->exchange = NULL;
+	flights_leave(gateway->flights, &request->buyer);
+	if (request->state != EMBEDDINGS_PARSING)
+		embeddings_free(request);
+}
+
+static const struct exchange_events events = {
+	.on_body = on_body,
+	.on_pull = on_pull,
+	.on_complete = on_complete,
+	.on_abort = on_abort,
+};
+
+/* ---- Beginning ---- */
+
+/* What is wrong with the request whatever its body says; false: answered. */
+static bool acceptable(struct gateway *gateway, struct exchange *exchange)
+{
+	struct api_error error = {0};
+	struct span type = exchange_header(exchange, "content-type");
+	struct span coding = exchange_header(exchange, "content-encoding");
+	if (!exchange->has_body)
+		api_error_set(&error, 400, NULL, NULL,
+			"The request has no body; send a JSON object with model and input.");
+	else if (type.data && !http_is_media_type(type, "application/json"))
+		api_error_set(&error, 415, NULL, "unsupported_media_type",
+			"Content-Type must be application/json.");
+	else if (coding.data && !span_equal_nocase(coding, "identity"))
+		api_error_set(&error, 415, NULL, "unsupported_content_encoding",
+			"Content-Encoding is not supported on requests; send the body as it is.");
+	if (!error.status)
+		return true;
+	stats_count_request(gateway->stats, STATS_ERROR, error.status);
+	api_error_respond(exchange, &error, NULL);
+	return false;
+}
+
+static void refuse(struct gateway *gateway, struct exchange *exchange,
+	struct credential *credential, int has_credential)
+{
+	struct api_error error;
+	if (has_credential < 0)
+		api_error_set(&error, 503, NULL, "overloaded", "The gateway is out of memory.");
+	else
+		api_error_set(&error, 401, NULL, "missing_api_key",
+			"You didn't provide an API key. Send it as \"Authorization: Bearer KEY\", "
+			"or give the gateway one of its own in OPENAI_API_KEY.");
+	stats_count_request(gateway->stats, STATS_ERROR, error.status);
+	api_error_respond(exchange, &error, NULL);
+	credential_free(credential);
+}
+
+void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
+{
+	struct credential credential;
+	int has_credential = credential_take(exchange, gateway->conf->openai_api_key, &credential);
+	if (has_credential < 0 || (has_credential == 0 && !gateway->mock)) {
+		refuse(gateway, exchange, &credential, has_credential);
+		return;
+	}
+	if (!acceptable(gateway, exchange)) {
+		credential_free(&credential);
+		return;
+	}
+	bool per_key = gateway->conf->scope == CONF_SCOPE_PER_KEY;
+	struct digest scope = {{0}};
+	if (per_key)
+		scope = credential_digest(&credential);
+	struct digest key = response_cache_key(exchange, per_key ? &scope : NULL);
+	if (response_cache_answer(gateway, exchange, &key)) {
+		credential_free(&credential);
+		return;
+	}
+	struct embeddings *request = calloc(1, sizeof *request);
+	if (!request) {
+		refuse(gateway, exchange, &credential, -1);
+		return;
+	}
+	request->gateway = gateway;
+	request->exchange = exchange;
+	request->credential = credential;
+	request->response_key = key;
+	request->per_key = per_key;
+	struct trace child = trace_child(&exchange->trace);
+	trace_format(&child, request->traceparent);
+	request->state = EMBEDDINGS_READING;
+	exchange_accept(exchange, &events, request);
+	exchange_want_body(exchange);
+}

@@ -1,0 +1,110 @@
+#ifndef GATEWAYD_EXCHANGE_H
+#define GATEWAYD_EXCHANGE_H
+
+/*
+ * One request and its answer, whichever way it came: over HTTP (exchange_http) or as RPC `request`
+ * from hashd (exchange_rpc). What serves requests sees only this.
+ *
+ *   on_exchange ──> exchange_accept() ──[exchange_want_body()]──> exchange_respond() or
+ * _respond_stream() └──────────── on_abort at any time before the answer is complete
+ *
+ * The struct belongs to the transport. It is dead once the answer was given (respond), was pulled
+ * to its end (stream), or after on_abort. Loop thread only.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/digest.h"
+#include "common/slice.h"
+#include "common/span.h"
+#include "common/trace.h"
+
+struct exchange;
+
+struct field {
+	const char *name; /* outlives the call */
+	struct span value;
+};
+
+#define ANSWER_MAX_FIELDS 16
+
+/* Status and fields of an answer. The transport adds what is its own (length, date, connection). */
+struct answer_head {
+	int status;
+	size_t n_fields;
+	struct field fields[ANSWER_MAX_FIELDS];
+};
+void answer_head_add(struct answer_head *head, const char *name, struct span value);
+
+struct exchange_ops {
+	struct span (*header)(const struct exchange *exchange, const char *name);
+	void (*want_body)(struct exchange *exchange);
+	void (*respond)(
+		struct exchange *exchange, const struct answer_head *head, struct slice body);
+	void (*respond_stream)(
+		struct exchange *exchange, const struct answer_head *head, int64_t length);
+};
+
+struct exchange_events {
+	/* The whole body, taken over by the receiver; after exchange_want_body(), never from inside
+	 * it. */
+	void (*on_body)(struct slice body, void *arg);
+	/*
+	 * The next piece of a streamed answer: fill *piece and return true, or return false at the
+	 * end. Called when the peer can take more, after exchange_respond_stream().
+	 */
+	bool (*on_pull)(struct slice *piece, void *arg);
+	/* Streaming is complete; or the peer is gone. Nothing may be called on the exchange any
+	 * more. */
+	void (*on_complete)(void *arg);
+	void (*on_abort)(void *arg);
+};
+
+struct exchange {
+	const struct exchange_ops *ops;
+	/* Borrowed until the exchange is over. */
+	struct span method, target, path;
+	struct span host; /* as the client named it */
+	bool has_body;
+	uint64_t body_bytes;
+	struct digest body_hash; /* SHA-256 of the body (of nothing without one): computed here or
+				    by a trusted peer */
+	struct trace trace;      /* the caller's, or a new one */
+	uint64_t started_us;
+	const char *transport; /* "http" or "rpc" */
+
+	const struct exchange_events *events;
+	void *arg;
+};
+
+/* Someone serves this exchange: events fire from now on. */
+static inline void exchange_accept(
+	struct exchange *exchange, const struct exchange_events *events, void *arg)
+{
+	exchange->events = events;
+	exchange->arg = arg;
+}
+/* Data is NULL when there is no such field. */
+static inline struct span exchange_header(const struct exchange *exchange, const char *name)
+{
+	return exchange->ops->header(exchange, name);
+}
+static inline void exchange_want_body(struct exchange *exchange)
+{
+	exchange->ops->want_body(exchange);
+}
+/* Takes the slice. The exchange is dead afterwards; neither on_complete nor on_abort follows. */
+static inline void exchange_respond(
+	struct exchange *exchange, const struct answer_head *head, struct slice body)
+{
+	exchange->ops->respond(exchange, head, body);
+}
+/* length -1: not known beforehand. on_pull follows, then on_complete (or on_abort). */
+static inline void exchange_respond_stream(
+	struct exchange *exchange, const struct answer_head *head, int64_t length)
+{
+	exchange->ops->respond_stream(exchange, head, length);
+}
+
+#endif

@@ -1,0 +1,262 @@
+#include "gatewayd/exchange_http.h"
+
+#include <stdlib.h>
+
+#include "common/daemon.h"
+#include "common/health.h"
+#include "common/loop.h"
+
+/* Bodies are hashed in pieces of this size as they arrive; a smaller one at once, at its end. */
+#define HASH_PIECE_BYTES (64u << 10)
+/* A streamed answer gives way to others after this much. */
+#define PULL_BYTES_A_TURN (256u << 10)
+
+struct exchange_http {
+	struct daemon *daemon;
+	struct http_server *server;
+	size_t max_body_bytes;
+	void (*on_exchange)(struct exchange *exchange, void *arg);
+	void *arg;
+};
+
+struct http_entry {
+	struct exchange exchange; /* first */
+	struct exchange_http *listener;
+	struct http_exchange *http;
+	struct buf body;
+	struct digest_state *sum; /* NULL until the body is large */
+	size_t hashed;
+	struct deferred later; /* hands the body over, or goes on pulling */
+	bool accepted;
+};
+
+static void entry_free(struct http_entry *entry)
+{
+	loop_defer_cancel(daemon_loop(entry->listener->daemon), &entry->later);
+	digest_free(&entry->sum);
+	buf_free(&entry->body);
+	free(entry);
+}
+
+/* ---- What the server tells us ---- */
+
+static void on_body(struct span data, void *arg)
+{
+	struct http_entry *entry = arg;
+	if (buf_append(&entry->body, data.data, data.len) < 0)
+		return; /* the server's limit is ours: only memory can be short; seen at the end */
+	if (entry->body.len - entry->hashed >= HASH_PIECE_BYTES) {
+		if (!entry->sum)
+			entry->sum = digest_new();
+		if (entry->sum) {
+			digest_update(entry->sum,
+				(struct span){(const char *)entry->body.data + entry->hashed,
+					entry->body.len - entry->hashed});
+			entry->hashed = entry->body.len;
+		}
+	}
+}
+
+static void refuse_for_memory(struct http_entry *entry)
+{
+	struct buf lines = BUF_INIT(256);
+	http_header_add(&lines, "retry-after", SPAN_LITERAL("1"));
+	http_exchange_respond(
+		entry->http, 503, (struct span){(char *)lines.data, lines.len}, NULL, 0);
+	buf_free(&lines);
+	entry_free(entry);
+}
+
+static void on_body_end(void *arg)
+{
+	struct http_entry *entry = arg;
+	struct exchange *exchange = &entry->exchange;
+	if (buf_failed(&entry->body)) {
+		refuse_for_memory(entry);
+		return;
+	}
+	struct span rest = {
+		(const char *)entry->body.data + entry->hashed, entry->body.len - entry->hashed};
+	if (entry->sum) {
+		digest_update(entry->sum, rest);
+		exchange->body_hash = digest_final(entry->sum);
+	} else {
+		exchange->body_hash = digest_of(
+			(struct span){(const char *)entry->body.data, entry->body.len});
+	}
+	exchange->body_bytes = entry->body.len;
+	exchange->has_body = entry->body.len > 0 || http_exchange_content_length(entry->http) != 0;
+	entry->listener->on_exchange(exchange, entry->listener->arg);
+}
+
+static void pull(void *arg)
+{
+	struct http_entry *entry = arg;
+	struct exchange *exchange = &entry->exchange;
+	size_t sent = 0;
+	struct slice piece = {0};
+	while (sent < PULL_BYTES_A_TURN) {
+		if (!exchange->events->on_pull(&piece, exchange->arg)) {
+			http_exchange_end(entry->http);
+			const struct exchange_events *events = exchange->events;
+			void *events_arg = exchange->arg;
+			entry_free(entry);
+			events->on_complete(events_arg);
+			return;
+		}
+		sent += piece.len_bytes;
+		if (!http_exchange_send(entry->http, piece))
+			return; /* on_drain goes on */
+	}
+	loop_defer(daemon_loop(entry->listener->daemon), &entry->later);
+}
+
+static void on_abort(void *arg)
+{
+	struct http_entry *entry = arg;
+	const struct exchange_events *events = entry->exchange.events;
+	void *events_arg = entry->exchange.arg;
+	entry_free(entry);
+	if (events)
+		events->on_abort(events_arg);
+}
+
+static const struct http_exchange_events http_events = {
+	.on_body = on_body,
+	.on_body_end = on_body_end,
+	.on_drain = pull,
+	.on_abort = on_abort,
+};
+
+/* ---- What the one who serves asks of us ---- */
+
+static struct span entry_header(const struct exchange *exchange, const char *name)
+{
+	const struct http_entry *entry = (const struct http_entry *)exchange;
+	return http_exchange_header(entry->http, name);
+}
+
+static void hand_body_over(void *arg)
+{
+	struct http_entry *entry = arg;
+	size_t len = 0;
+	void *data = buf_take(&entry->body, &len);
+	entry->exchange.events->on_body(slice_malloced(data, len), entry->exchange.arg);
+}
+
+static void entry_want_body(struct exchange *exchange)
+{
+	struct http_entry *entry = (struct http_entry *)exchange;
+	deferred_init(&entry->later, hand_body_over, entry);
+	loop_defer(daemon_loop(entry->listener->daemon), &entry->later);
+}
+
+static void write_lines(const struct answer_head *head, struct buf *lines)
+{
+	for (size_t i = 0; i < head->n_fields; i++) {
+		if (http_header_add(lines, head->fields[i].name, head->fields[i].value) < 0)
+			lines->failed = false; /* a value that HTTP cannot carry is left out */
+	}
+}
+
+static void entry_respond(
+	struct exchange *exchange, const struct answer_head *head, struct slice body)
+{
+	struct http_entry *entry = (struct http_entry *)exchange;
+	struct buf lines = BUF_INIT(16384);
+	write_lines(head, &lines);
+	http_exchange_respond(
+		entry->http, head->status, (struct span){(char *)lines.data, lines.len}, &body, 1);
+	buf_free(&lines);
+	entry_free(entry);
+}
+
+static void entry_respond_stream(
+	struct exchange *exchange, const struct answer_head *head, int64_t length)
+{
+	struct http_entry *entry = (struct http_entry *)exchange;
+	struct buf lines = BUF_INIT(16384);
+	write_lines(head, &lines);
+	http_exchange_respond_start(
+		entry->http, head->status, (struct span){(char *)lines.data, lines.len}, length);
+	buf_free(&lines);
+	deferred_init(&entry->later, pull, entry);
+	loop_defer(daemon_loop(entry->listener->daemon), &entry->later);
+}
+
+static const struct exchange_ops http_ops = {
+	.header = entry_header,
+	.want_body = entry_want_body,
+	.respond = entry_respond,
+	.respond_stream = entry_respond_stream,
+};
+
+static void on_request(struct http_exchange *http, void *arg)
+{
+	struct exchange_http *listener = arg;
+	if (health_serve(listener->daemon, http))
+		return;
+	struct http_entry *entry = calloc(1, sizeof *entry);
+	if (!entry) {
+		http_exchange_respond(http, 503, (struct span){0}, NULL, 0);
+		return;
+	}
+	entry->listener = listener;
+	entry->http = http;
+	buf_init(&entry->body, listener->max_body_bytes);
+	struct exchange *exchange = &entry->exchange;
+	exchange->ops = &http_ops;
+	exchange->transport = "http";
+	exchange->method = http_exchange_method(http);
+	exchange->target = http_exchange_target(http);
+	exchange->path = http_exchange_path(http);
+	exchange->host = http_exchange_host(http);
+	exchange->started_us = loop_now_us(daemon_loop(listener->daemon));
+	if (trace_parse(http_exchange_header(http, "traceparent"), &exchange->trace) < 0)
+		trace_start(&exchange->trace, false);
+	http_exchange_accept(http, &http_events, entry);
+}
+
+/* ---- The listener ---- */
+
+static const struct http_server_events server_events = {
+	.on_request = on_request,
+};
+
+struct exchange_http *exchange_http_new(struct daemon *daemon,
+	const struct http_server_options *options,
+	void (*on_exchange)(struct exchange *exchange, void *arg), void *arg)
+{
+	struct exchange_http *listener = calloc(1, sizeof *listener);
+	if (!listener)
+		return NULL;
+	listener->daemon = daemon;
+	listener->max_body_bytes = options->max_body_bytes;
+	listener->on_exchange = on_exchange;
+	listener->arg = arg;
+	listener->server = http_server_new(daemon_loop(daemon), options, &server_events, listener);
+	if (!listener->server) {
+		free(listener);
+		return NULL;
+	}
+	return listener;
+}
+
+int exchange_http_listen(struct exchange_http *listener, int fd)
+{
+	return http_server_listen(listener->server, fd);
+}
+
+void exchange_http_drain(struct exchange_http *listener, void (*on_drained)(void *arg), void *arg)
+{
+	http_server_drain(listener->server, on_drained, arg);
+}
+
+void exchange_http_free(struct exchange_http **listener)
+{
+	if (!*listener)
+		return;
+	http_server_free(&(*listener)->server);
+	free(*listener);
+	*listener = NULL;
+}

@@ -1,0 +1,24 @@
+#ifndef GATEWAYD_EXCHANGE_RPC_H
+#define GATEWAYD_EXCHANGE_RPC_H
+
+/*
+ * Exchanges that come as RPC `request` from a trusted peer (hashd). The body hash is believed, so a
+ * hit needs no body at all: the body is asked for (by credit) only when somebody wants it, and
+ * checked against the hash then.
+ */
+#include <stddef.h>
+
+#include "gatewayd/exchange.h"
+
+struct exchange_rpc;
+struct loop;
+struct rpc_method;
+
+/* on_exchange: as exchange_http. NULL when out of memory. */
+struct exchange_rpc *exchange_rpc_new(struct loop *loop, size_t max_body_bytes,
+	void (*on_exchange)(struct exchange *exchange, void *arg), void *arg);
+/* The method table for daemon_serve_rpc(); lives as long as the struct. */
+const struct rpc_method *exchange_rpc_methods(const struct exchange_rpc *entry);
+void exchange_rpc_free(struct exchange_rpc **entry);
+
+#endif

@@ -1,0 +1,134 @@
+#ifndef GATEWAYD_FLIGHT_H
+#define GATEWAYD_FLIGHT_H
+
+/*
+ * Elements on their way: everything that is not in memory, looked up and bought once however many
+ * requests want it at the same time.
+ *
+ *   request ── buyer ──┬─ ticket ─┐
+ *                      ├─ ticket ─┼──> flight (one element key) ──> LOOKING in the store
+ *   request ── buyer ──┴─ ticket ─┘                                    │ found: all tickets
+ * resolved v missing WANTED by its payer (one of its tickets' buyers) │ when the payer has no
+ * flight LOOKING any more
+ *                                                                      v
+ *                                                                    BUYING: one purchase for all
+ * that the payer wants
+ *
+ * A payer that leaves hands its flights to the next ticket; a flight nobody wants is dropped,
+ * unless its purchase was already sent: that is paid for, so it is finished and kept.
+ *
+ * A failed purchase fails the payer's tickets with the provider's answer. Other requests' tickets:
+ * 401, 403 and 429 belong to the credential and go to those with the same one; any other 4xx
+ * belongs to the payer's request alone; whoever is left elects a new payer. Failures of the
+ * provider (5xx, unreachable, timeout, broken) go to everybody.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "common/digest.h"
+#include "common/span.h"
+#include "gatewayd/api_error.h"
+#include "gatewayd/cache.h"
+#include "gatewayd/provider.h"
+
+struct flight;
+struct flights;
+struct store;
+struct loop;
+
+TAILQ_HEAD(flight_list, flight);
+
+/* Who would pay for a request's missing elements. Embedded in the request; all of it borrowed until
+ * flights_leave(). */
+struct buyer {
+	const struct credential *credential;
+	struct digest credential_digest;
+	struct span model, model_json, params_json;
+	struct span store_params; /* canonical request parameters, kept with stored objects */
+	int64_t dimensions;
+	const char *traceparent;
+
+	/* Private. */
+	struct flight_list wanted;
+	size_t looking;
+	struct ticket *tickets;
+	size_t n_tickets;
+	TAILQ_ENTRY(buyer) link; /* of those who are ready to buy, or of those who just failed */
+	bool ready;
+};
+
+enum flight_source {
+	FLIGHT_STORED, /* found in the store */
+	FLIGHT_BOUGHT, /* by this request */
+	FLIGHT_JOINED, /* another request, or another place in this one, had it on the way */
+};
+
+struct flight_failure {
+	struct api_error error; /* when the provider's own body is empty */
+	struct span body;       /* else this, with its content type */
+	struct span content_type;
+};
+
+/* One element of one request. */
+struct ticket {
+	struct digest key;
+	struct span input_json; /* borrowed until resolved or left */
+
+	/* Private. */
+	struct buyer *buyer;
+	struct flight *flight;
+	TAILQ_ENTRY(ticket) link;
+};
+
+static inline struct buyer *ticket_buyer(const struct ticket *ticket)
+{
+	return ticket->buyer;
+}
+
+struct flights_options {
+	size_t max_flights;         /* under way; more is refused */
+	size_t max_look_ups;        /* in the store at once; more wait their turn */
+	uint64_t store_deadline_ms; /* a look-up that takes longer counts as missing */
+	uint64_t ttl_ms, grace_ms;  /* of the objects put in memory */
+};
+
+struct flights_counters {
+	uint64_t store_hits, store_misses, store_deadlines;
+	uint64_t joined;
+	uint64_t purchases, purchase_failures, inputs_bought, tokens_bought, elections;
+};
+
+struct flights_events {
+	/* Exactly one of these for each ticket, unless its buyer left; never from inside
+	 * flights_enter(). object is borrowed. */
+	void (*on_object)(
+		struct ticket *ticket, enum flight_source source, struct cache_object *object);
+	/* The request has failed: called once a buyer, after which it has left and none of its
+	 * tickets is resolved. */
+	void (*on_failure)(struct buyer *buyer, const struct flight_failure *failure);
+	/* A purchase was answered with 200: for the tokens' counters. May be NULL. */
+	void (*on_bought)(struct span model, uint64_t tokens, size_t inputs, void *arg);
+	void *arg;
+};
+
+/* store may be NULL. All are borrowed. */
+struct flights *flights_new(struct loop *loop, struct cache *cache, struct store *store,
+	struct provider *provider, const struct flights_options *options,
+	const struct flights_events *events);
+/* Want these (keys may repeat). 0; -1 when too many are under way: nothing was entered. n > 0. */
+int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *tickets, size_t n);
+/*
+ * Wait for nothing any more: no callback comes for this buyer and its tickets. Needed when the
+ * request ends before all its tickets are resolved; harmless otherwise.
+ */
+void flights_leave(struct flights *flights, struct buyer *buyer);
+size_t flights_under_way(const struct flights *flights);
+const struct flights_counters *flights_counters(const struct flights *flights);
+/* Call when nothing is under way any more, once (at once if so already): for the drain. */
+void flights_on_idle(struct flights *flights, void (*on_idle)(void *arg), void *arg);
+/* Purchases and look-ups under way are given up without callbacks. */
+void flights_free(struct flights **flights);
+
+#endif

@@ -1,0 +1,44 @@
+#include "gatewayd/gateway.h"
+
+#include "gatewayd/api_error.h"
+#include "gatewayd/embeddings.h"
+
+static void serve_embeddings(struct gateway *gateway, struct exchange *exchange)
+{
+	embeddings_serve(gateway, exchange);
+}
+
+/* Path, method, handler. The same path may stand here for several methods. */
+static const struct route {
+	const char *path, *method;
+	void (*serve)(struct gateway *gateway, struct exchange *exchange);
+} routes[] = {
+	{"/v1/embeddings", "POST", serve_embeddings},
+	{"/openai/v1/embeddings", "POST", serve_embeddings},
+};
+
+void gateway_serve(struct exchange *exchange, void *arg)
+{
+	struct gateway *gateway = arg;
+	const char *allow = NULL;
+	for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+		if (!span_equal_str(exchange->path, routes[i].path))
+			continue;
+		if (span_equal_str(exchange->method, routes[i].method)) {
+			routes[i].serve(gateway, exchange);
+			return;
+		}
+		allow = routes[i].method;
+	}
+	struct api_error error;
+	if (allow) {
+		api_error_set(&error, 405, NULL, "method_not_allowed",
+			"Only %s is allowed on this path.", allow);
+		error.allow = allow;
+	} else {
+		api_error_set(&error, 404, NULL, "unknown_url",
+			"There is nothing at this path; embeddings are at POST /v1/embeddings.");
+	}
+	stats_count_request(gateway->stats, STATS_ERROR, error.status);
+	api_error_respond(exchange, &error, NULL);
+}

@@ -1,0 +1,37 @@
+#ifndef GATEWAYD_GATEWAY_H
+#define GATEWAYD_GATEWAY_H
+
+/*
+ * What serves requests: the router, and the parts that the requests share. Every exchange, from
+ * HTTP or RPC, comes in at gateway_serve().
+ */
+#include <stdbool.h>
+
+#include "gatewayd/conf.h"
+#include "gatewayd/exchange.h"
+#include "gatewayd/stats.h"
+
+struct cache;
+struct flights;
+struct gateway;
+struct loop;
+struct provider;
+struct store;
+struct workers;
+
+struct gateway {
+	struct loop *loop;
+	const struct gatewayd_conf *conf;
+	struct workers *workers;
+	struct cache *cache;
+	struct store *store; /* NULL: STORE=none */
+	struct provider *provider;
+	struct flights *flights;
+	struct stats *stats;
+	bool mock;
+};
+
+/* An exchange_http/exchange_rpc callback; arg is the gateway. */
+void gateway_serve(struct exchange *exchange, void *arg);
+
+#endif

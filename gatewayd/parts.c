@@ -1,0 +1,211 @@
+#include "gatewayd/parts.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "common/daemon.h"
+#include "common/http_client.h"
+#include "common/http_server.h"
+#include "common/loop.h"
+#include "common/workers.h"
+#include "gatewayd/cache.h"
+#include "gatewayd/conf.h"
+#include "gatewayd/embeddings.h"
+#include "gatewayd/exchange_http.h"
+#include "gatewayd/exchange_rpc.h"
+#include "gatewayd/flight.h"
+#include "gatewayd/gateway.h"
+#include "gatewayd/provider_mock.h"
+#include "gatewayd/provider_openai.h"
+#include "gatewayd/store_dir.h"
+
+#define MAX_QUEUED_JOBS 65536
+#define MAX_FLIGHTS     (1u << 20)
+#define MAX_LOOK_UPS    256
+
+struct parts {
+	struct daemon *daemon;
+	struct gateway gateway;
+	struct http_client *http_client;
+	struct exchange_http *http;
+	struct exchange_rpc *rpc;
+	struct rpc_server *rpc_server;
+};
+
+static void *must(void *part, const char *what)
+{
+	if (!part)
+		die(EX_OSERR, "cannot make the %s: %s", what, strerror(errno));
+	return part;
+}
+
+static void on_bought(struct span model, uint64_t tokens, size_t inputs, void *arg)
+{
+	(void)inputs;
+	struct gateway *gateway = arg;
+	stats_count_bought(gateway->stats, model, tokens);
+}
+
+static void make_provider(struct parts *parts, const struct gatewayd_conf *conf)
+{
+	struct gateway *gateway = &parts->gateway;
+	gateway->mock = gatewayd_conf_is_mock(conf);
+	if (gateway->mock) {
+		log_warn("provider: mock: embeddings are made up here, not bought");
+		gateway->provider = must(provider_mock_new(gateway->loop, gateway->workers,
+						 (uint64_t)conf->mock_latency_ms),
+			"mock provider");
+		return;
+	}
+	struct http_client_options http = http_client_defaults;
+	http.max_connections = (size_t)conf->provider_connections;
+	http.max_connections_host = (size_t)conf->provider_connections;
+	parts->http_client = must(http_client_new(gateway->loop, &http), "HTTP client");
+	struct provider_openai_options options = {
+		.base_url = conf->openai_base_url,
+		.ask_float = conf->provider_encoding == CONF_ENCODING_FLOAT,
+		.connect_timeout_ms = (uint32_t)conf->provider_connect_timeout_ms,
+		.timeout_ms = (uint32_t)conf->provider_timeout_ms,
+		.max_retries = (uint32_t)conf->provider_max_retries,
+		.breaker_threshold = (uint32_t)conf->breaker_threshold,
+		.breaker_open_ms = (uint32_t)conf->breaker_open_ms,
+	};
+	gateway->provider = must(
+		provider_openai_new(gateway->loop, parts->http_client, gateway->workers, &options),
+		"provider");
+}
+
+static void make_store(struct gateway *gateway, const struct gatewayd_conf *conf)
+{
+	if (conf->store == CONF_STORE_NONE)
+		return;
+	struct store_dir_options options = {
+		.dir = conf->store_dir,
+		.prefix = gateway->provider->ops->store_prefix,
+		.max_bytes = (uint64_t)conf->store_dir_max_bytes,
+		.fsync = conf->store_dir_fsync ? STORE_FSYNC_FULL : STORE_FSYNC_NONE,
+		.max_queued_puts = (size_t)conf->store_queue,
+	};
+	gateway->store = store_dir_new(gateway->loop, gateway->workers, &options);
+	if (!gateway->store)
+		die(EX_CANTCREAT, "STORE_DIR %s: %s", conf->store_dir, strerror(errno));
+}
+
+static void make_flights(struct gateway *gateway, const struct gatewayd_conf *conf)
+{
+	struct flights_options options = {
+		.max_flights = MAX_FLIGHTS,
+		.max_look_ups = MAX_LOOK_UPS,
+		.store_deadline_ms = (uint64_t)conf->store_deadline_ms,
+		.ttl_ms = (uint64_t)conf->cache_ttl_ms,
+		.grace_ms = (uint64_t)conf->cache_grace_ms,
+	};
+	struct flights_events events = {
+		.on_object = embeddings_on_object,
+		.on_failure = embeddings_on_failure,
+		.on_bought = on_bought,
+		.arg = gateway,
+	};
+	gateway->flights = must(flights_new(gateway->loop, gateway->cache, gateway->store,
+					gateway->provider, &options, &events),
+		"table of flights");
+}
+
+static void make_listeners(struct parts *parts, const struct gatewayd_conf *conf)
+{
+	char address[64];
+	const char *listen = conf->listen;
+	if (!*listen) {
+		snprintf(address, sizeof address, "127.0.0.1:%d", 8100 + (int)conf->instance);
+		listen = address;
+	}
+	struct http_server_options options = http_server_defaults;
+	options.max_body_bytes = (size_t)conf->max_body_bytes;
+	options.max_connections = (size_t)conf->max_connections;
+	parts->http = must(
+		exchange_http_new(parts->daemon, &options, gateway_serve, &parts->gateway),
+		"HTTP server");
+	parts->rpc = must(exchange_rpc_new(parts->gateway.loop, (size_t)conf->max_body_bytes,
+				  gateway_serve, &parts->gateway),
+		"RPC server");
+	parts->rpc_server = daemon_serve_rpc(parts->daemon, exchange_rpc_methods(parts->rpc));
+	if (exchange_http_listen(parts->http, daemon_listen(parts->daemon, "http", listen)) < 0)
+		die(EX_OSERR, "cannot listen on %s: %s", listen, strerror(errno));
+}
+
+struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf)
+{
+	struct parts *parts = must(calloc(1, sizeof *parts), "parts");
+	struct gateway *gateway = &parts->gateway;
+	parts->daemon = daemon;
+	gateway->loop = daemon_loop(daemon);
+	gateway->conf = conf;
+	gateway->workers = must(
+		workers_new(gateway->loop, (unsigned)conf->worker_threads, MAX_QUEUED_JOBS),
+		"worker threads");
+	struct cache_options cache = {.budget_bytes = (uint64_t)conf->cache_bytes};
+	gateway->cache = must(cache_new(&cache), "memory cache");
+	make_provider(parts, conf);
+	make_store(gateway, conf);
+	make_flights(gateway, conf);
+	gateway->stats = must(stats_new(daemon_metrics(daemon), gateway), "statistics");
+	make_listeners(parts, conf);
+	return parts;
+}
+
+/* ---- Drain: each part tells the next ---- */
+
+static void on_store_drained(void *arg)
+{
+	struct parts *parts = arg;
+	daemon_drained(parts->daemon);
+}
+
+static void on_flights_idle(void *arg)
+{
+	struct parts *parts = arg;
+	if (parts->gateway.store)
+		store_drain(parts->gateway.store, on_store_drained, parts);
+	else
+		daemon_drained(parts->daemon);
+}
+
+static void on_rpc_drained(void *arg)
+{
+	struct parts *parts = arg;
+	flights_on_idle(parts->gateway.flights, on_flights_idle, parts);
+}
+
+static void on_http_drained(void *arg)
+{
+	struct parts *parts = arg;
+	rpc_server_drain(parts->rpc_server, on_rpc_drained, parts);
+}
+
+void parts_drain(void *arg)
+{
+	struct parts *parts = arg;
+	exchange_http_drain(parts->http, on_http_drained, parts);
+}
+
+void parts_free(struct parts **pointer)
+{
+	struct parts *parts = *pointer;
+	struct gateway *gateway = &parts->gateway;
+	/* First those whose requests wait for flights. */
+	exchange_http_free(&parts->http);
+	daemon_close_rpc(parts->daemon);
+	flights_free(&gateway->flights);
+	store_free(&gateway->store);
+	provider_free(&gateway->provider);
+	workers_free(&gateway->workers);
+	http_client_free(&parts->http_client);
+	cache_free(&gateway->cache);
+	exchange_rpc_free(&parts->rpc);
+	stats_free(&gateway->stats);
+	free(parts);
+	*pointer = NULL;
+}

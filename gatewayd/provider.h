@@ -1,0 +1,108 @@
+#ifndef GATEWAYD_PROVIDER_H
+#define GATEWAYD_PROVIDER_H
+
+/*
+ * Who makes embeddings: one interface, several providers (provider_openai, provider_mock). A
+ * provider is asked for the vectors of a list of inputs and answers once, with vectors or with a
+ * refusal that is ready to be shown to the caller. Retries, breaker and deadline are the provider's
+ * own business. Loop thread only.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/span.h"
+#include "gatewayd/vector.h"
+
+/* What one call may ask for (OpenAI's limit). */
+#define PROVIDER_MAX_INPUTS 2048
+
+/* What the caller brought for the provider. Spans are empty when absent; all NUL-terminated copies.
+ */
+struct credential {
+	char *authorization; /* "Bearer sk-…", or "" */
+	char *organization;  /* OpenAI-Organization */
+	char *project;       /* OpenAI-Project */
+};
+
+struct provider_request {
+	/* JSON texts, borrowed until provider_buy() returns. */
+	struct span model_json;    /* "\"text-embedding-3-small\"" */
+	struct span params_json;   /* further members, each followed by a comma: `"dimensions":3,` ;
+				      may be empty */
+	const struct span *inputs; /* one JSON value each: a string or an array of token ids */
+	size_t n_inputs;           /* 1 to PROVIDER_MAX_INPUTS */
+	struct span model;         /* decoded, for labels and the mock */
+	int64_t dimensions;        /* asked for; 0: the model's own */
+	const struct credential *credential;
+	const char *traceparent; /* or NULL */
+};
+
+/* One embedding as bought: the text of its form (vector.h), owned. Zeroed is empty. */
+struct embedding {
+	enum vector_source source;
+	uint32_t dims;
+	uint64_t tokens; /* what this one cost; 0: the provider tells the sum only */
+	struct buf text;
+};
+
+enum provider_outcome {
+	PROVIDER_OK,
+	PROVIDER_REFUSED,     /* the provider answered with an error: status and body are its own */
+	PROVIDER_UNREACHABLE, /* no connection, breaker open, connection lost, too many calls: 503
+			       */
+	PROVIDER_TIMEOUT,     /* 504 */
+	PROVIDER_BROKEN,      /* an answer that cannot be used: 502 */
+};
+
+struct provider_result {
+	enum provider_outcome outcome;
+
+	/* PROVIDER_OK: one an input, in the order of the inputs; lent for the callback. */
+	const struct embedding *embeddings;
+	size_t n_embeddings;
+	struct span model;     /* as the provider names it */
+	uint64_t total_tokens; /* 0 when the provider does not say */
+
+	/* Otherwise. */
+	int status;       /* of the answer to the caller: 4xx, 5xx */
+	struct span body; /* PROVIDER_REFUSED: the provider's body; else empty */
+	struct span content_type;
+	int64_t retry_after_ms; /* -1: none */
+	const char *detail;     /* one sentence; never contains a text or a secret */
+};
+
+struct provider;
+struct provider_call;
+
+struct provider_ops {
+	const char *name;         /* "openai", "mock": the label in metrics */
+	const char *store_prefix; /* "" or "mock/": vectors of different makers never meet */
+	/*
+	 * Ask. on_done is called exactly once, never from inside buy(); result is valid during the
+	 * callback. NULL only when out of memory.
+	 */
+	struct provider_call *(*buy)(struct provider *provider,
+		const struct provider_request *request,
+		void (*on_done)(const struct provider_result *result, void *arg), void *arg);
+	/* True once the provider may have begun to work (and to charge). */
+	bool (*sent)(const struct provider_call *call);
+	/* No callback comes. */
+	void (*cancel)(struct provider_call *call);
+	void (*free)(struct provider *provider);
+};
+
+/* First member of each provider's own struct. */
+struct provider {
+	const struct provider_ops *ops;
+};
+
+static inline void provider_free(struct provider **provider)
+{
+	if (*provider)
+		(*provider)->ops->free(*provider);
+	*provider = NULL;
+}
+
+#endif

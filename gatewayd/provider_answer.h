@@ -1,0 +1,26 @@
+#ifndef GATEWAYD_PROVIDER_ANSWER_H
+#define GATEWAYD_PROVIDER_ANSWER_H
+
+/*
+ * The body of a provider's 200, checked: a list with one embedding for every input, each index
+ * once, numbers finite and of equal length, as base64 or as numbers. Safe on a worker.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/span.h"
+#include "gatewayd/provider.h"
+
+struct provider_answer {
+	struct embedding *embeddings; /* in the order of the inputs */
+	size_t n;
+	struct buf model;
+	uint64_t total_tokens;
+	const char *reason; /* what is wrong, after -1: a constant */
+};
+
+/* *answer is zeroed by this. 0, or -1 with answer->reason. provider_answer_free() after both. */
+int provider_answer_parse(struct span body, size_t n_inputs, struct provider_answer *answer);
+void provider_answer_free(struct provider_answer *answer);
+
+#endif

@@ -1,0 +1,50 @@
+#ifndef GATEWAYD_PURCHASE_H
+#define GATEWAYD_PURCHASE_H
+
+/*
+ * One call to the provider for the elements that one payer misses, and what is made of its answer:
+ * each vector becomes an object in memory and in the store. Holds copies of all that it needs, so
+ * it goes on when its payer has left. Part of flight.h.
+ */
+#include "gatewayd/flight.h"
+
+struct purchase;
+
+struct purchase_parts {
+	struct loop *loop;
+	struct cache *cache;
+	struct store *store; /* or NULL */
+	struct provider *provider;
+	uint64_t ttl_ms, grace_ms;
+};
+
+/* One element of a purchase. */
+struct purchase_item {
+	struct digest key;
+	struct span input_json; /* borrowed for purchase_start() */
+	struct flight *flight;
+};
+
+struct purchase_events {
+	/* A vector came: object is borrowed. Once an item, in order, then on_end with NULL. */
+	void (*on_object)(struct purchase *purchase, size_t index, struct flight *flight,
+		struct cache_object *object, void *arg);
+	/* Always last; result is NULL when every object was handed over. The purchase is freed
+	 * after this. */
+	void (*on_end)(struct purchase *purchase, const struct provider_result *failure, void *arg);
+	void (*on_bought)(struct span model, uint64_t tokens, size_t inputs, void *arg);
+	void *arg;
+};
+
+/* NULL only when out of memory. No callback from inside. */
+struct purchase *purchase_start(const struct purchase_parts *parts, const struct buyer *payer,
+	const struct purchase_item *items, size_t n, const struct purchase_events *events);
+bool purchase_sent(const struct purchase *purchase);
+size_t purchase_size(const struct purchase *purchase);
+/* NULL once its object was handed over. */
+struct flight *purchase_flight(const struct purchase *purchase, size_t index);
+const struct digest *purchase_credential(const struct purchase *purchase); /* of the payer */
+/* No callback comes. */
+void purchase_cancel(struct purchase *purchase);
+
+#endif

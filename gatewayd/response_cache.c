@@ -1,0 +1,186 @@
+#include "gatewayd/response_cache.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/gzip.h"
+#include "common/http_accept.h"
+#include "common/loop.h"
+#include "common/workers.h"
+#include "gatewayd/cache.h"
+#include "gatewayd/gateway.h"
+
+/* A smaller answer fits into a packet or two: gzip saves nothing. */
+#define GZIP_MIN_BYTES 1024
+#define GZIP_LEVEL     1
+
+void response_head_fill(struct response_head *head, const struct gateway *gateway,
+	const struct exchange *exchange, const char *x_cache, uint64_t stored_ms)
+{
+	struct answer_head *answer = &head->answer;
+	answer->status = 200;
+	answer->n_fields = 0;
+	answer_head_add(answer, "Content-Type", SPAN_LITERAL("application/json"));
+	answer_head_add(answer, "X-Cache", span_of(x_cache));
+	digest_hex(&exchange->body_hash, head->body_hash);
+	answer_head_add(answer, "X-Body-Hash", (struct span){head->body_hash, DIGEST_HEX});
+	answer_head_add(answer, "Vary", SPAN_LITERAL("Accept-Encoding"));
+	if (stored_ms) {
+		uint64_t now_ms = loop_wall_ms(gateway->loop);
+		int n = snprintf(head->age, sizeof head->age, "%" PRIu64,
+			now_ms > stored_ms ? (now_ms - stored_ms) / 1000 : 0);
+		answer_head_add(answer, "Age", (struct span){head->age, (size_t)n});
+	}
+	if (gateway->mock)
+		answer_head_add(answer, "X-Embedding-Provider", SPAN_LITERAL("mock"));
+}
+
+void response_head_hits(struct response_head *head, size_t hits, size_t n)
+{
+	snprintf(head->hits, sizeof head->hits, "%zu/%zu", hits, n);
+	answer_head_add(&head->answer, "X-Cache-Hits", span_of(head->hits));
+}
+
+/* Each part with its length before it, so that no two lists of parts are the same bytes. */
+static void add_part(struct buf *text, struct span part)
+{
+	uint32_t len = (uint32_t)part.len;
+	buf_append(text, &len, sizeof len);
+	buf_append(text, part.data, part.len);
+}
+
+struct digest response_cache_key(const struct exchange *exchange, const struct digest *scope)
+{
+	uint8_t room[1024];
+	struct buf text = {.data = room, .capacity = sizeof room, .max_len = sizeof room};
+	size_t need = exchange->method.len + exchange->target.len + exchange->host.len +
+		      2 * DIGEST_BYTES + 5 * sizeof(uint32_t) + 16;
+	if (need > sizeof room)
+		text = (struct buf)BUF_INIT(need);
+	add_part(&text, SPAN_LITERAL("response"));
+	add_part(&text, exchange->method);
+	buf_append(&text, exchange->body_hash.bytes, DIGEST_BYTES);
+	add_part(&text, exchange->target);
+	add_part(&text, exchange->host);
+	if (scope)
+		buf_append(&text, scope->bytes, DIGEST_BYTES);
+	struct digest key = digest_of((struct span){(char *)text.data, text.len});
+	if (text.data != room)
+		buf_free(&text);
+	return key;
+}
+
+/* ---- The gzip form ---- */
+
+struct compression {
+	struct job job; /* first */
+	struct cache_object *object;
+	struct span body;
+	struct buf gzip;
+};
+
+static void compress(struct job *job)
+{
+	struct compression *compression = (struct compression *)job;
+	if (gzip_compress(compression->body, (struct span){0}, GZIP_LEVEL, &compression->gzip) < 0)
+		buf_clear(&compression->gzip);
+}
+
+static void compressed(struct job *job)
+{
+	struct compression *compression = (struct compression *)job;
+	if (compression->gzip.len > 0)
+		cache_object_add_form(compression->object, CACHE_GZIP,
+			(struct span){(char *)compression->gzip.data, compression->gzip.len});
+	cache_object_refresh_end(compression->object);
+	cache_object_unref(&compression->object);
+	buf_free(&compression->gzip);
+	free(compression);
+}
+
+/* One at a time for an object; when the workers are busy, a later hit asks again. */
+static void start_compression(
+	struct gateway *gateway, struct cache_object *object, struct span body)
+{
+	if (body.len < GZIP_MIN_BYTES || !cache_object_refresh_begin(object))
+		return;
+	struct compression *compression = calloc(1, sizeof *compression);
+	if (!compression)
+		goto fail;
+	compression->job.work = compress;
+	compression->job.done = compressed;
+	compression->body = body;
+	buf_init(&compression->gzip, body.len + 1024);
+	compression->object = cache_object_ref(object);
+	if (workers_submit(gateway->workers, &compression->job) == 0)
+		return;
+	cache_object_unref(&compression->object);
+fail:
+	free(compression);
+	cache_object_refresh_end(object);
+}
+
+/* ---- Answering ---- */
+
+bool response_cache_answer(
+	struct gateway *gateway, struct exchange *exchange, const struct digest *key)
+{
+	enum cache_freshness freshness;
+	struct cache_object *object = cache_lookup(
+		gateway->cache, key, loop_wall_ms(gateway->loop), &freshness);
+	if (freshness != CACHE_FRESH) {
+		cache_object_unref(&object);
+		return false;
+	}
+	const struct cache_object_info *info = cache_object_info(object);
+	struct response_head head;
+	response_head_fill(&head, gateway, exchange, stats_x_cache(STATS_HIT), info->stored_ms);
+	if (info->n_elements > 1)
+		response_head_hits(&head, info->n_elements, info->n_elements);
+
+	struct slice body = {0};
+	bool wants_gzip = http_accepts_encoding(
+		exchange_header(exchange, "accept-encoding"), "gzip");
+	if (wants_gzip && cache_object_slice(object, CACHE_GZIP, &body)) {
+		answer_head_add(&head.answer, "Content-Encoding", SPAN_LITERAL("gzip"));
+	} else {
+		cache_object_slice(object, CACHE_IDENTITY, &body);
+		if (wants_gzip)
+			start_compression(
+				gateway, object, (struct span){body.data, body.len_bytes});
+	}
+	struct stats *stats = gateway->stats;
+	stats_count_request(stats, STATS_HIT, 200);
+	stats_count_elements(stats, STATS_MEMORY, info->n_elements);
+	stats_count_tokens(stats, info->model, info->total_tokens, info->total_tokens);
+	stats_observe_duration(stats, STATS_HIT, loop_now_us(gateway->loop) - exchange->started_us);
+	exchange_respond(exchange, &head.answer, body);
+	cache_object_unref(&object);
+	return true;
+}
+
+void response_cache_put(struct gateway *gateway, const struct digest *key, struct span model,
+	uint64_t tokens, uint32_t n_elements, uint64_t stored_ms, struct span body)
+{
+	uint64_t now_ms = loop_wall_ms(gateway->loop);
+	struct cache_object_info info = {
+		.kind = CACHE_RESPONSE,
+		.key = *key,
+		.stored_ms = stored_ms,
+		.fresh_from_ms = now_ms,
+		.ttl_ms = (uint64_t)gateway->conf->cache_ttl_ms,
+		.grace_ms = (uint64_t)gateway->conf->cache_grace_ms,
+		.prompt_tokens = tokens,
+		.total_tokens = tokens,
+		.model = model,
+		.n_elements = n_elements,
+		.status = 200,
+	};
+	struct cache_object *object = cache_object_new(
+		gateway->cache, &info, CACHE_IDENTITY, body, true);
+	if (!object)
+		return;
+	cache_insert(gateway->cache, object, now_ms);
+	cache_object_unref(&object);
+}

@@ -1,0 +1,307 @@
+#include "gatewayd/stats.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "gatewayd/cache.h"
+#include "gatewayd/flight.h"
+#include "gatewayd/gateway.h"
+#include "gatewayd/provider_openai.h"
+#include "gatewayd/store.h"
+
+/* A model is a label only after a provider's 200, and at most so many are. */
+#define MAX_MODELS 200
+
+enum family {
+	REQUESTS,
+	DURATION,
+	ELEMENTS,
+	PROCESSED_TOKENS,
+	SAVED_TOKENS,
+	PAID_TOKENS,
+	PURCHASES,
+	PURCHASE_FAILURES,
+	INPUTS_BOUGHT,
+	ELECTIONS,
+	FLIGHTS,
+	CACHE_BUDGET,
+	CACHE_USED,
+	CACHE_PINNED,
+	CACHE_OBJECTS,
+	CACHE_HITS,
+	CACHE_MISSES,
+	CACHE_INSERTS,
+	CACHE_EVICTIONS,
+	CACHE_REFUSED,
+	STORE_LOOK_UPS,
+	STORE_DEADLINES,
+	STORE_PUTS,
+	STORE_PENDING,
+	STORE_READ_BYTES,
+	STORE_WRITTEN_BYTES,
+	PROVIDER_ATTEMPTS,
+	PROVIDER_RETRIES,
+	BREAKER_STATE,
+};
+
+const struct metric_family gatewayd_families[] = {
+	[REQUESTS] = {.name = "gatewayd_requests_total",
+		.type = METRIC_COUNTER,
+		.labels = {"result", "status"},
+		.help = "Embeddings requests by result: hit, partial, miss, coalesced, error, gone."},
+	[DURATION] = {.name = "gatewayd_request_duration_seconds",
+		.type = METRIC_HISTOGRAM,
+		.labels = {"result"},
+		.buckets = metrics_latency_buckets,
+		.help = "Time from the complete request to the answer handed over."},
+	[ELEMENTS] = {.name = "gatewayd_elements_total",
+		.type = METRIC_COUNTER,
+		.labels = {"source"},
+		.help = "Embeddings in answers, by where they came from."},
+	[PROCESSED_TOKENS] = {.name = "processed_tokens_total",
+		.type = METRIC_COUNTER,
+		.labels = {"model"},
+		.max_series = MAX_MODELS,
+		.help = "Tokens of all answers, bought or not."},
+	[SAVED_TOKENS] = {.name = "saved_tokens_total",
+		.type = METRIC_COUNTER,
+		.labels = {"model"},
+		.max_series = MAX_MODELS,
+		.help = "Tokens of answers that did not have to be paid for."},
+	[PAID_TOKENS] = {.name = "openai_tokens_used_total",
+		.type = METRIC_COUNTER,
+		.labels = {"model", "type"},
+		.max_series = MAX_MODELS,
+		.help = "Tokens that the provider says it charged for."},
+	[PURCHASES] = {.name = "gatewayd_purchases_total",
+		.type = METRIC_COUNTER,
+		.help = "Purchases from the provider (each with its retries)."},
+	[PURCHASE_FAILURES] = {.name = "gatewayd_purchase_failures_total",
+		.type = METRIC_COUNTER,
+		.help = "Purchases that brought no embedding."},
+	[INPUTS_BOUGHT] = {.name = "gatewayd_inputs_bought_total",
+		.type = METRIC_COUNTER,
+		.help = "Elements asked of the provider."},
+	[ELECTIONS] = {.name = "gatewayd_payer_elections_total",
+		.type = METRIC_COUNTER,
+		.help = "Elements that another waiting request took over from their first payer."},
+	[FLIGHTS] = {.name = "gatewayd_flights",
+		.type = METRIC_GAUGE,
+		.help = "Elements being looked up or bought now."},
+	[CACHE_BUDGET] = {.name = "gatewayd_cache_budget_bytes",
+		.type = METRIC_GAUGE,
+		.help = "Memory that the cache may use."},
+	[CACHE_USED] = {.name = "gatewayd_cache_used_bytes",
+		.type = METRIC_GAUGE,
+		.help = "Memory that the cache uses, index included."},
+	[CACHE_PINNED] = {.name = "gatewayd_cache_pinned_bytes",
+		.type = METRIC_GAUGE,
+		.help = "Part of it that is out of the cache and still being sent."},
+	[CACHE_OBJECTS] = {.name = "gatewayd_cache_objects",
+		.type = METRIC_GAUGE,
+		.labels = {"kind"},
+		.help = "Objects in memory: element (one embedding), response (a whole answer)."},
+	[CACHE_HITS] = {.name = "gatewayd_cache_hits_total",
+		.type = METRIC_COUNTER,
+		.labels = {"kind"},
+		.help = "Look-ups in memory that found something."},
+	[CACHE_MISSES] = {.name = "gatewayd_cache_misses_total",
+		.type = METRIC_COUNTER,
+		.help = "Look-ups in memory that found nothing."},
+	[CACHE_INSERTS] = {.name = "gatewayd_cache_inserts_total",
+		.type = METRIC_COUNTER,
+		.help = "Objects put in memory."},
+	[CACHE_EVICTIONS] = {.name = "gatewayd_cache_evictions_total",
+		.type = METRIC_COUNTER,
+		.help = "Objects pushed out of memory by others."},
+	[CACHE_REFUSED] = {.name = "gatewayd_cache_refused_total",
+		.type = METRIC_COUNTER,
+		.help = "Objects not put in memory: too large, or no room."},
+	[STORE_LOOK_UPS] = {.name = "gatewayd_store_look_ups_total",
+		.type = METRIC_COUNTER,
+		.labels = {"result"},
+		.help = "Look-ups in the store."},
+	[STORE_DEADLINES] = {.name = "gatewayd_store_deadline_total",
+		.type = METRIC_COUNTER,
+		.help = "Look-ups in the store that took too long and were bought instead."},
+	[STORE_PUTS] = {.name = "gatewayd_store_puts_total",
+		.type = METRIC_COUNTER,
+		.labels = {"result"},
+		.help = "Objects stored, given up or dropped because the queue was full."},
+	[STORE_PENDING] = {.name = "gatewayd_store_puts_pending",
+		.type = METRIC_GAUGE,
+		.help = "Objects waiting to be stored."},
+	[STORE_READ_BYTES] = {.name = "gatewayd_store_read_bytes_total",
+		.type = METRIC_COUNTER,
+		.help = "Compressed bytes read from the store."},
+	[STORE_WRITTEN_BYTES] = {.name = "gatewayd_store_written_bytes_total",
+		.type = METRIC_COUNTER,
+		.help = "Compressed bytes written to the store."},
+	[PROVIDER_ATTEMPTS] = {.name = "gatewayd_provider_attempts_total",
+		.type = METRIC_COUNTER,
+		.help = "HTTP calls to the provider."},
+	[PROVIDER_RETRIES] = {.name = "gatewayd_provider_retries_total",
+		.type = METRIC_COUNTER,
+		.help = "Those of them that repeated a failed one."},
+	[BREAKER_STATE] = {.name = "circuit_breaker_state",
+		.type = METRIC_GAUGE,
+		.labels = {"service"},
+		.help = "0 closed, 1 open, 2 half-open."},
+	{0},
+};
+
+struct stats {
+	struct metrics *metrics;
+	const struct gateway *gateway;
+	struct metric *ok[STATS_RESULTS]; /* status 200 */
+	struct metric *duration[STATS_RESULTS];
+	struct metric *elements[STATS_SOURCES];
+};
+
+static const char *const result_names[STATS_RESULTS] = {
+	"hit", "partial", "miss", "coalesced", "error", "gone"};
+
+const char *stats_x_cache(enum stats_result result)
+{
+	static const char *const names[STATS_RESULTS] = {
+		"HIT", "PARTIAL", "MISS", "COALESCED", "", ""};
+	return names[result];
+}
+
+static void set(const struct stats *stats, enum family family, double value)
+{
+	metric_set(metric(stats->metrics, &gatewayd_families[family]), value);
+}
+
+static void set_label(
+	const struct stats *stats, enum family family, const char *label, double value)
+{
+	metric_set(metric(stats->metrics, &gatewayd_families[family], label), value);
+}
+
+static void collect_cache(const struct stats *stats)
+{
+	struct cache_stats cache;
+	cache_stats(stats->gateway->cache, &cache);
+	set(stats, CACHE_BUDGET, (double)cache.budget_bytes);
+	set(stats, CACHE_USED, (double)cache.used_bytes);
+	set(stats, CACHE_PINNED, (double)cache.pinned_bytes);
+	set_label(stats, CACHE_OBJECTS, "element", (double)cache.objects[CACHE_ELEMENT]);
+	set_label(stats, CACHE_OBJECTS, "response", (double)cache.objects[CACHE_RESPONSE]);
+	set_label(stats, CACHE_HITS, "element", (double)cache.hits[CACHE_ELEMENT]);
+	set_label(stats, CACHE_HITS, "response", (double)cache.hits[CACHE_RESPONSE]);
+	set(stats, CACHE_MISSES, (double)cache.misses);
+	set(stats, CACHE_INSERTS, (double)cache.inserts);
+	set(stats, CACHE_EVICTIONS, (double)cache.evictions);
+	set(stats, CACHE_REFUSED, (double)cache.refused);
+}
+
+static void collect_store(const struct stats *stats)
+{
+	const struct store_stats *store = store_stats(stats->gateway->store);
+	set_label(stats, STORE_LOOK_UPS, "hit", (double)store->hits);
+	set_label(stats, STORE_LOOK_UPS, "legacy", (double)store->legacy_hits);
+	set_label(stats, STORE_LOOK_UPS, "miss", (double)store->misses);
+	set_label(stats, STORE_LOOK_UPS, "corrupt", (double)store->corrupt);
+	set_label(stats, STORE_LOOK_UPS, "error", (double)store->get_errors);
+	set_label(stats, STORE_PUTS, "stored", (double)store->puts);
+	set_label(stats, STORE_PUTS, "given_up", (double)store->puts_given_up);
+	set_label(stats, STORE_PUTS, "dropped", (double)store->puts_dropped);
+	set(stats, STORE_PENDING, (double)store_puts_pending(stats->gateway->store));
+	set(stats, STORE_READ_BYTES, (double)store->read_bytes);
+	set(stats, STORE_WRITTEN_BYTES, (double)store->written_bytes);
+}
+
+static void collect(void *arg)
+{
+	const struct stats *stats = arg;
+	const struct gateway *gateway = stats->gateway;
+	const struct flights_counters *flights = flights_counters(gateway->flights);
+	set(stats, PURCHASES, (double)flights->purchases);
+	set(stats, PURCHASE_FAILURES, (double)flights->purchase_failures);
+	set(stats, INPUTS_BOUGHT, (double)flights->inputs_bought);
+	set(stats, ELECTIONS, (double)flights->elections);
+	set(stats, STORE_DEADLINES, (double)flights->store_deadlines);
+	set(stats, FLIGHTS, (double)flights_under_way(gateway->flights));
+	collect_cache(stats);
+	if (gateway->store)
+		collect_store(stats);
+	if (!gateway->mock) {
+		const struct provider_openai_counters *openai = provider_openai_counters(
+			gateway->provider);
+		set(stats, PROVIDER_ATTEMPTS, (double)openai->attempts);
+		set(stats, PROVIDER_RETRIES, (double)openai->retries);
+		set_label(
+			stats, BREAKER_STATE, "openai", provider_openai_breaker(gateway->provider));
+	}
+}
+
+struct stats *stats_new(struct metrics *metrics, const struct gateway *gateway)
+{
+	static const char *const sources[STATS_SOURCES] = {"memory", "store", "bought", "joined"};
+	struct stats *stats = calloc(1, sizeof *stats);
+	if (!stats)
+		return NULL;
+	stats->metrics = metrics;
+	stats->gateway = gateway;
+	for (int i = 0; i < STATS_RESULTS; i++) {
+		stats->duration[i] = metric(metrics, &gatewayd_families[DURATION], result_names[i]);
+		if (i < STATS_ERROR)
+			stats->ok[i] = metric(
+				metrics, &gatewayd_families[REQUESTS], result_names[i], "200");
+	}
+	for (int i = 0; i < STATS_SOURCES; i++)
+		stats->elements[i] = metric(metrics, &gatewayd_families[ELEMENTS], sources[i]);
+	metrics_on_collect(metrics, collect, stats);
+	return stats;
+}
+
+void stats_free(struct stats **stats)
+{
+	free(*stats);
+	*stats = NULL;
+}
+
+void stats_count_request(struct stats *stats, enum stats_result result, int status)
+{
+	if (status == 200 && stats->ok[result]) {
+		metric_add(stats->ok[result], 1);
+		return;
+	}
+	char text[16];
+	snprintf(text, sizeof text, "%d", status);
+	metric_add(metric(stats->metrics, &gatewayd_families[REQUESTS], result_names[result], text),
+		1);
+}
+
+void stats_observe_duration(struct stats *stats, enum stats_result result, uint64_t duration_us)
+{
+	metric_observe(stats->duration[result], (double)duration_us / 1e6);
+}
+
+void stats_count_elements(struct stats *stats, enum stats_source source, uint64_t n)
+{
+	if (n)
+		metric_add(stats->elements[source], (double)n);
+}
+
+static struct metric *of_model(
+	struct stats *stats, enum family family, struct span model, const char *type)
+{
+	char name[128];
+	snprintf(name, sizeof name, "%.*s", SPAN_ARG(model));
+	return type ? metric(stats->metrics, &gatewayd_families[family], name, type)
+		    : metric(stats->metrics, &gatewayd_families[family], name);
+}
+
+void stats_count_tokens(struct stats *stats, struct span model, uint64_t tokens, uint64_t saved)
+{
+	metric_add(of_model(stats, PROCESSED_TOKENS, model, NULL), (double)tokens);
+	if (saved)
+		metric_add(of_model(stats, SAVED_TOKENS, model, NULL), (double)saved);
+}
+
+void stats_count_bought(struct stats *stats, struct span model, uint64_t tokens)
+{
+	metric_add(of_model(stats, PAID_TOKENS, model, "prompt"), (double)tokens);
+}
