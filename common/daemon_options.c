@@ -23,10 +23,10 @@ static const struct config_row common_rows[DAEMON_COMMON_ROWS + 1] = {
 		.help = "what is logged; can be changed while running by the RPC method log_level"},
 	{"log-format", "LOG_FORMAT", CONFIG_CHOICE, COMMON(log_format), .def = "auto",
 		.choices = "auto|json|text", .help = "auto: text on a terminal, else JSON"},
-	{"lameduck", "LAMEDUCK", CONFIG_MS, COMMON(lameduck_ms), .def = "1", .max = 3600e3,
+	{"lameduck", "LAMEDUCK", CONFIG_MS, COMMON(lameduck_ms), .def = "1s", .max = 3600e3,
 		.help = "after SIGTERM: how long to go on serving with /readyz at 503"},
 	{"termination-grace-period", "TERMINATION_GRACE_PERIOD", CONFIG_MS, COMMON(grace_ms),
-		.def = "10", .max = 3600e3, .help = "after SIGTERM: end at the latest then"},
+		.def = "10s", .max = 3600e3, .help = "after SIGTERM: end at the latest then"},
 	{"trusted-gid", "TRUSTED_GID", CONFIG_INT, COMMON(trusted_gid), .def = "-1", .min = -1,
 		.max = 4294967294.0,
 		.help = "group whose processes may use the RPC socket, beside the own user and root; "

@@ -132,7 +132,10 @@ void http_exchange_accept(
 
 void http_exchange_pause(struct http_exchange *x)
 {
+	if (x->paused)
+		return;
 	x->paused = true;
+	http_connection_wake(x->connection);
 }
 
 void http_exchange_resume(struct http_exchange *x)

@@ -22,11 +22,15 @@ $(O)/version.stamp: FORCE
 .PHONY: FORCE
 FORCE:
 
+# The list of members is a prerequisite: a file that came or went makes a new archive, whatever its date.
 define archive_rule
-$(O)/lib$(1).a: $(call objects,$(call lib_sources,$(1)))
+$(O)/lib$(1).a: $(call objects,$(call lib_sources,$(1))) $(O)/lib$(1).list
 	$$(call say,AR,$$@)
 	@mkdir -p $$(@D)
-	$(Q)rm -f $$@ && ar rcs $$@ $$^
+	$(Q)rm -f $$@ && ar rcs $$@ $$(filter %.o,$$^)
+$(O)/lib$(1).list: FORCE
+	@mkdir -p $$(@D)
+	@echo '$(call lib_sources,$(1))' | cmp -s - $$@ || echo '$(call lib_sources,$(1))' > $$@
 endef
 $(foreach d,common $(DIRS),$(eval $(call archive_rule,$(d))))
 

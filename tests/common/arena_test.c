@@ -251,16 +251,16 @@ static void test_sizes_at_the_edges(void **state)
 		arena_free(&a);
 	}
 	/* Virtual only: nothing is touched until it is allocated and written. */
-	a = arena_new(UINT64_C(100) << 30);
+	a = arena_new(UINT64_C(20) << 30);
 	assert_non_null(a);
-	uint64_t first = arena_alloc(a, UINT64_C(60) << 30),
-		 second = arena_alloc(a, UINT64_C(40) << 30);
+	uint64_t first = arena_alloc(a, UINT64_C(12) << 30),
+		 second = arena_alloc(a, UINT64_C(8) << 30);
 	assert_int_equal(first, 0);
-	assert_int_equal(second, UINT64_C(60) << 30);
-	memset((char *)arena_at(a, second) + (UINT64_C(40) << 30) - 10, 1, 10);
+	assert_int_equal(second, UINT64_C(12) << 30);
+	memset((char *)arena_at(a, second) + (UINT64_C(8) << 30) - 10, 1, 10);
 	arena_release(a, first);
 	arena_release(a, second);
-	assert_int_equal(arena_stats(a).largest_free_bytes, UINT64_C(100) << 30);
+	assert_int_equal(arena_stats(a).largest_free_bytes, UINT64_C(20) << 30);
 	arena_free(&a);
 }
 
