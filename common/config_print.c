@@ -171,7 +171,7 @@ void config_print_values(const struct config_row *const *tables, const void *con
 static void print_cell(const char *text, FILE *out)
 {
 	for (; text && *text; text++) {
-		if (*text == '|')
+		if (*text == '|' || *text == '<')
 			fputc('\\', out);
 		fputc(*text == '\n' ? ' ' : *text, out);
 	}

@@ -10,14 +10,16 @@
 #include "common/buf.h"
 #include "common/process_metrics.h"
 
-#define COMMON(field) offsetof(struct daemon_conf, field)
+/* mk/docs prints this section once for all. */
+#define COMMON_SECTION "All daemons"
+#define COMMON(field)  offsetof(struct daemon_conf, field)
 static const struct config_row common_rows[DAEMON_COMMON_ROWS + 1] = {
 	{"run-dir", "RUN_DIR", CONFIG_PATH, COMMON(run_dir), .def = "var/run",
-		.section = "All daemons",
+		.section = COMMON_SECTION,
 		.help = "directory of the pod's Unix sockets; made when missing"},
 	/* The variable has the daemon's prefix: programs of one pod share an environment. */
 	{"rpc-socket", NULL, CONFIG_PATH, COMMON(rpc_socket),
-		.help = "Unix socket for MessagePack-RPC; <run-dir>/<name>.sock when not set"},
+		.help = "Unix socket for MessagePack-RPC; RUN_DIR/<name>.sock when not set"},
 	{"log-level", "LOG_LEVEL", CONFIG_CHOICE, COMMON(log_level), .def = "info",
 		.choices = "debug|info|warn=warning|error|fatal=critical",
 		.help = "what is logged; can be changed while running by the RPC method log_level"},
@@ -62,15 +64,18 @@ static void print_help(const struct daemon_options *o)
 
 static void print_metrics(const struct daemon_spec *spec)
 {
-	struct metrics *metrics = metrics_new();
-	struct process_metrics *process = metrics ? process_metrics_new(metrics, NULL) : NULL;
-	if (!process)
+	struct metrics *own = metrics_new(), *all = metrics_new();
+	struct process_metrics *process = all ? process_metrics_new(all, NULL) : NULL;
+	if (!own || !process)
 		refuse(spec, EX_OSERR, "out of memory");
-	metrics_register(metrics, spec->families);
+	metrics_register(own, spec->families);
 	printf("## %s\n", spec->name);
-	metrics_print_markdown(metrics, stdout);
+	metrics_print_markdown(own, stdout);
+	printf("\n### " COMMON_SECTION "\n");
+	metrics_print_markdown(all, stdout);
 	process_metrics_free(&process);
-	metrics_free(&metrics);
+	metrics_free(&own);
+	metrics_free(&all);
 }
 
 /* Before any setting is looked at: these work whatever the environment holds. */

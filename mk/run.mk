@@ -1,10 +1,13 @@
 # Set-up and the local pod.
 
-.PHONY: deps deps-test run dev
+.PHONY: deps deps-test deps-lint run dev
 deps: ## install what building and running needs (quick when nothing is missing)
 	@mk/deps build
 deps-test: deps ## install what the tests need too
 	@mk/deps test
+
+deps-lint: deps
+	@mk/deps lint
 
 run: all ## start the local pod in the foreground, send two requests, stay until Ctrl-C
 	@manifests/local/run
