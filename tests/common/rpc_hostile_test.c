@@ -1,7 +1,6 @@
 /* Peers that break the rules, cut their frames, do not read or may not come in. */
 #include "rpc_pair.h"
 
-#include <fcntl.h>
 #include <sys/wait.h>
 
 #define PEER_UID 65534
@@ -348,6 +347,29 @@ static void credit_is_nothing_while_the_peer_does_not_read(void **arg)
 	raw_end();
 }
 
+/* Not even its answers' memory is unbounded. */
+static void a_peer_that_never_reads_is_closed(void **arg)
+{
+	(void)arg;
+	enum { REQUESTS = 80 };
+	raw_begin();
+	for (uint32_t i = 0; i < REQUESTS; i++)
+		pack_request(&out.packer, i, "hold", span_of(""));
+	raw_send();
+	WAIT_FOR(&world, n_served == REQUESTS);
+	size_t i = 0;
+	for (; i < REQUESTS && served[i].request; i++) {
+		rpc_request_reply(served[i].request,
+			(struct span){(const char *)pattern, RPC_MAX_PAYLOAD_BYTES});
+		event_base_loop(loop_base(world.loop), EVLOOP_NONBLOCK);
+	}
+	assert_true(i >= RPC_SEND_MAX_BYTES / RPC_MAX_FRAME_BYTES && i < REQUESTS);
+	for (; i < REQUESTS; i++)
+		assert_int_equal(served[i].cancels, 1);
+	WAIT_FOR(&world, rpc_server_connections(server) == 1);
+	raw_end();
+}
+
 static int connect_as(uid_t uid, gid_t gid)
 {
 	int to_child[2], from_child[2];
@@ -434,13 +456,7 @@ static void further_connections_wait(void **arg)
 
 int main(void)
 {
-	/* Lines are counted, not shown: the log keeps the stderr it was opened with. */
-	int null = open("/dev/null", O_WRONLY | O_CLOEXEC), shown = dup(2);
-	dup2(null, 2);
-	log_open("rpc_hostile_test", LOG_LEVEL_WARN, LOG_FORMAT_JSON);
-	dup2(shown, 2);
-	close(shown);
-	close(null);
+	open_hidden_log("rpc_hostile_test");
 	const struct CMUnitTest tests[] = {
 		CASE(frames_cut_at_every_byte),
 		CASE(one_byte_at_a_time),
@@ -450,6 +466,7 @@ int main(void)
 		CASE(more_requests_than_allowed_are_busy),
 		CASE(a_peer_that_does_not_read_is_not_read),
 		CASE(credit_is_nothing_while_the_peer_does_not_read),
+		CASE(a_peer_that_never_reads_is_closed),
 		CASE(strangers_are_refused),
 		CASE(further_connections_wait),
 	};

@@ -4,6 +4,8 @@
 /* A server and a client of common/rpc on one loop, for the tests of both. */
 #include "rpc_fixture.h"
 
+#include <fcntl.h>
+
 /* ---- what the server in these tests serves ---- */
 
 struct served {
@@ -200,6 +202,17 @@ static inline void count_release(void *owner)
 static inline struct slice counted(size_t from, size_t len)
 {
 	return (struct slice){.data = pattern + from, .len_bytes = len, .release = count_release};
+}
+
+/* Lines are counted, not shown: the log keeps the stderr it was opened with. */
+static inline void open_hidden_log(const char *name)
+{
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC), shown = dup(2);
+	dup2(null, 2);
+	log_open(name, LOG_LEVEL_WARN, LOG_FORMAT_JSON);
+	dup2(shown, 2);
+	close(shown);
+	close(null);
 }
 
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
