@@ -24,6 +24,9 @@ $(T)/$(1)/%_tool: $(O)/tests/$(1)/%_tool.o $(if $(filter $(1),$(DIRS)),$(O)/lib$
 endef
 $(foreach d,$(TEST_DIRS),$(eval $(call c_test_rule,$(d))))
 
+# Its server needs libssl, which the product reaches through libcurl alone.
+$(T)/common/http_client_tls_test.t: LDFLAGS += -Wl,--no-as-needed -lssl -Wl,--as-needed
+
 # A fuzzer links every archive; its corpus is replayed as one TAP test, without libFuzzer.
 $(T)/fuzz/%_replay.t: $(O)/tests/fuzz/%_fuzz.o $(O)/tests/fuzz/replay_main.o $(filter-out $(O)/libcommon.a,$(ARCHIVES)) $(O)/libcommon.a
 	$(call say,LD,$@)
