@@ -18,7 +18,7 @@ sub run
 		open STDOUT, '>', $out or die;
 		open STDERR, '>', $err or die;
 		%ENV = ((map { defined $ENV{$_} ? ($_ => $ENV{$_}) : () } qw(PATH ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS)), %env);
-		exec $tool, @$args or die;
+		exec { $tool } $tool, @$args or die;
 	}
 	waitpid $pid, 0;
 	return ($? >> 8, slurp($out), slurp($err), $? & 127);
@@ -88,7 +88,7 @@ subtest 'check and print' => sub {
 	like $out, qr/^# default\nRUN_DIR=var\/run$/m, 'a default';
 	# The output is an environment file.
 	my $file = spew(test_path('env'), $out);
-	my $again = `env -i sh -c 'set -a; . $file; exec $tool --print-config'`;
+	my $again = `env -i sh -c 'set -a; . $file; exec "$tool" --print-config'`;
 	s/^# (?:flag|file|environment|default)\n//mg for $out, $again;
 	s/\(not set\)/(set)/ for $again;
 	is $again, $out, 'and means the same when it is read';
