@@ -15,7 +15,7 @@ package EG::Test;
 # Sockets: a free port is not looked for and hoped to stay free: the harness binds port 0 itself and
 # hands the socket down by LISTEN_FDS (http => 1, rpc => NAME below the test's directory), and keeps
 # it over a restart, as the supervisor does. rpc => undef or absent: the daemon makes its own below
-# RUN_DIR, which is the test's directory.
+# RUN_DIR, which is the test's directory (a second one of the same name gets NAME-1.sock).
 #
 # At the end (also after die, or a signal) every daemon gets SIGTERM, and SIGKILL after a deadline. The
 # test fails when a daemon left in a way the test did not ask for, or its log has a sanitizer report, a
@@ -52,7 +52,7 @@ our $TIMEOUT = $ENV{EG_TIMEOUT} // 30;
 my $ROOT = Cwd::abs_path(dirname(__FILE__) . '/../../..');
 my $BIN = $ENV{EG_BIN} // "$ROOT/build/bin";
 my $OWNER = $$;
-my $dir;
+my ($dir, %started);
 
 sub import
 {
@@ -134,6 +134,9 @@ sub daemon
 	my ($name, %o) = @_;
 	my $binary = eg_bin($name);
 	-x $binary or plan(skip_all => "$binary is not built");
+	# A second one of that name in the same directory needs a socket of its own.
+	my $n = $started{$name}++;
+	$o{rpc} //= "$name-$n.sock" if $n;
 	return EG::Process->new($name, [$binary], %o);
 }
 
@@ -152,7 +155,8 @@ sub fake_gatewayd
 {
 	my ($n, %o) = @_;
 	return bless EG::Process->new("gatewayd.$n", [ $^X, "$ROOT/tests/lib/fake_gatewayd" ],
-		rpc => "gatewayd.$n.sock", ready => 0, exit => qr/^(?:0|15)$/, %o), 'EG::FakeGatewayd';
+		rpc => "gatewayd.$n.sock", ready => 'rpc', exit => qr/^(?:0|15)$/, %o,
+		env => { FAKE_NAME => "gatewayd.$n", %{ $o{env} // {} } }), 'EG::FakeGatewayd';
 }
 
 sub _finish

@@ -1,0 +1,56 @@
+#ifndef HASHD_BACKEND_H
+#define HASHD_BACKEND_H
+
+/*
+ * The gatewayd instances of this pod: which there are, which are alive, and which one a key belongs
+ * to.
+ *
+ *   AWAY ---connected---> SILENT ---answers a ping---> UP ---misses a ping---> SUSPECT ---again--->
+ * DEAD ^ ^----------answers--------'------------------'
+ *     '------------------------ connection lost, from every state
+ *
+ * Only UP instances get requests. An instance that was just connected to has first_byte_ms to
+ * answer its first ping, later ones ping_timeout_ms; any other byte from it counts as an answer.
+ * When one is DEAD, on_dead is called, so that what it was asked can be asked elsewhere.
+ *
+ * The set is what the settings say, whether up or not, and every key ranks all of it (rendezvous
+ * hashing): one instance lost moves its own keys and no others. Loop thread only.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/digest.h"
+
+struct backend;
+struct backends;
+struct hashd_conf;
+struct loop;
+struct metrics;
+struct rpc_client;
+
+struct backends_events {
+	void (*on_up)(void *arg); /* one came up */
+	void (*on_dead)(struct backend *backend, void *arg);
+};
+
+/* Connects at once, in the background. NULL when out of memory; dies on a bad HASHD_BACKENDS. */
+struct backends *backends_new(struct loop *loop, const struct hashd_conf *conf,
+	struct metrics *metrics, const struct backends_events *events, void *arg);
+void backends_free(struct backends **backends);
+
+/*
+ * The first in the key's ranking that is up, leaving out `avoid` (may be NULL) unless it is the
+ * only one. NULL when none is up: then those that are away are connected to at once.
+ */
+struct backend *backends_choose(
+	struct backends *backends, const struct digest *key, const struct backend *avoid);
+size_t backends_up(const struct backends *backends);
+size_t backends_count(const struct backends *backends);
+
+const char *backend_name(const struct backend *backend);
+struct rpc_client *backend_client(const struct backend *backend);
+/* It said something: a sign of life. */
+void backend_heard(struct backend *backend);
+
+#endif

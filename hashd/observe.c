@@ -1,0 +1,123 @@
+#include "hashd/observe.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/log.h"
+#include "hashd/conf.h"
+
+#define STATUS_MAX 600
+
+const struct metric_family observe_families[] = {
+	[OBSERVE_REQUESTS] = {"hashd_requests_total", METRIC_COUNTER,
+		"HTTP requests answered, by status; 0: the client left first.", {"status"}},
+	[OBSERVE_DURATION] = {"hashd_request_duration_seconds", METRIC_HISTOGRAM,
+		"Time from the first byte of a request to the last byte of its answer.",
+		.buckets = metrics_latency_buckets},
+	[OBSERVE_IN_FLIGHT] = {"hashd_requests_in_flight", METRIC_GAUGE,
+		"Requests that gatewayd has not answered completely."},
+	[OBSERVE_WAITING] = {"hashd_requests_waiting", METRIC_GAUGE,
+		"Requests that wait for a gatewayd to come up."},
+	[OBSERVE_CONNECTIONS] = {"hashd_connections", METRIC_GAUGE, "Open HTTP connections."},
+	[OBSERVE_BYTES_IN] = {"hashd_body_received_bytes_total", METRIC_COUNTER,
+		"Bytes of request bodies received over HTTP."},
+	[OBSERVE_BYTES_OUT] = {"hashd_body_sent_bytes_total", METRIC_COUNTER,
+		"Bytes of response bodies sent over HTTP."},
+	[OBSERVE_BODY_BYTES] = {"hashd_buffered_body_bytes", METRIC_GAUGE,
+		"Memory taken by request bodies."},
+	[OBSERVE_PAUSED] = {"hashd_paused_clients", METRIC_GAUGE,
+		"Clients not read from because the body budget is used up."},
+	[OBSERVE_ABORTED] = {"hashd_client_aborts_total", METRIC_COUNTER,
+		"Clients that left before the end of their answer."},
+	[OBSERVE_FAILURES] = {"hashd_request_failures_total", METRIC_COUNTER,
+		"Requests for which gatewayd gave no complete answer, by reason.", {"reason"}},
+	[OBSERVE_FAILOVERS] = {"hashd_failovers_total", METRIC_COUNTER,
+		"Requests asked a second time because their gatewayd was lost.", {"backend"}},
+	[OBSERVE_REROUTED] = {"hashd_rerouted_total", METRIC_COUNTER,
+		"Requests sent to another gatewayd than their first choice, which was not up."},
+	[OBSERVE_BACKEND_UP] = {"hashd_backend_up", METRIC_GAUGE,
+		"1 while this gatewayd answers its health checks.", {"backend"}},
+	{0},
+};
+
+struct observe {
+	struct metrics *metrics;
+	const struct hashd_conf *conf;
+	struct metric *duration, *bytes_in, *bytes_out, *aborted;
+	struct metric *by_status[STATUS_MAX];
+	uint32_t random;
+};
+
+struct observe *observe_new(struct metrics *metrics, const struct hashd_conf *conf)
+{
+	struct observe *observe = calloc(1, sizeof(*observe));
+
+	if (!observe)
+		return NULL;
+	observe->metrics = metrics;
+	observe->conf = conf;
+	observe->random = 1;
+	observe->duration = metric(metrics, observe_family(OBSERVE_DURATION));
+	observe->bytes_in = metric(metrics, observe_family(OBSERVE_BYTES_IN));
+	observe->bytes_out = metric(metrics, observe_family(OBSERVE_BYTES_OUT));
+	observe->aborted = metric(metrics, observe_family(OBSERVE_ABORTED));
+	return observe;
+}
+
+void observe_free(struct observe **observe)
+{
+	free(*observe);
+	*observe = NULL;
+}
+
+static struct metric *status_counter(struct observe *observe, int status)
+{
+	if (status < 0 || status >= STATUS_MAX)
+		status = 0;
+	if (!observe->by_status[status]) {
+		char text[8];
+
+		snprintf(text, sizeof(text), "%d", status);
+		observe->by_status[status] = metric(
+			observe->metrics, observe_family(OBSERVE_REQUESTS), text);
+	}
+	return observe->by_status[status];
+}
+
+/* Sampling needs evenness, not secrecy: xorshift (Marsaglia, 2003). */
+static bool is_sampled(struct observe *observe)
+{
+	double share = observe->conf->access_log_sample;
+
+	if (share >= 1)
+		return true;
+	uint32_t x = observe->random;
+
+	x ^= x << 13;
+	x ^= x >> 17;
+	x ^= x << 5;
+	observe->random = x;
+	return (double)x < share * 4294967296.0;
+}
+
+void observe_finished(struct observe *observe, const struct observe_exchange *x)
+{
+	metric_add(status_counter(observe, x->status), 1);
+	metric_observe(observe->duration, (double)x->duration_us / 1e6);
+	if (x->bytes_in)
+		metric_add(observe->bytes_in, (double)x->bytes_in);
+	if (x->bytes_out)
+		metric_add(observe->bytes_out, (double)x->bytes_out);
+	if (x->aborted)
+		metric_add(observe->aborted, 1);
+	if (x->quiet || (x->status < 500 && !is_sampled(observe)))
+		return;
+	log_fields(LOG_LEVEL_INFO, x->trace, "request", LOG_SPAN("method", x->method),
+		LOG_SPAN("target", x->target), LOG_INT("status", x->status),
+		LOG_INT("bytes_in", x->bytes_in), LOG_INT("bytes_out", x->bytes_out),
+		LOG_INT("duration_us", x->duration_us), LOG_SPAN("cache", x->cache),
+		LOG_STR("body_hash", x->body_hash ? x->body_hash : ""),
+		LOG_STR("backend", x->backend ? x->backend : ""), LOG_SPAN("client", x->client),
+		LOG_SPAN("user_agent", x->user_agent),
+		LOG_SPAN("x_forwarded_for", x->forwarded_for), LOG_BOOL("aborted", x->aborted));
+}

@@ -1,0 +1,50 @@
+#ifndef HASHD_OBSERVE_H
+#define HASHD_OBSERVE_H
+
+/* What hashd shows of itself: its metric families, and the access log. */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/metrics.h"
+#include "common/span.h"
+
+extern const struct metric_family observe_families[];
+#define observe_family(index) (&observe_families[index])
+
+enum {
+	OBSERVE_REQUESTS,
+	OBSERVE_DURATION,
+	OBSERVE_IN_FLIGHT,
+	OBSERVE_WAITING,
+	OBSERVE_CONNECTIONS,
+	OBSERVE_BYTES_IN,
+	OBSERVE_BYTES_OUT,
+	OBSERVE_BODY_BYTES,
+	OBSERVE_PAUSED,
+	OBSERVE_ABORTED,
+	OBSERVE_FAILURES,
+	OBSERVE_FAILOVERS,
+	OBSERVE_REROUTED,
+	OBSERVE_BACKEND_UP,
+};
+
+struct observe;
+struct hashd_conf;
+
+/* One finished exchange. Spans may be empty. */
+struct observe_exchange {
+	struct span method, target, client, user_agent, forwarded_for, cache;
+	const char *trace, *body_hash, *backend; /* NULL or "": none */
+	int status;
+	bool quiet;   /* counted only */
+	bool aborted; /* the client left before the end of its answer */
+	uint64_t bytes_in, bytes_out, duration_us;
+};
+
+/* NULL when out of memory. */
+struct observe *observe_new(struct metrics *metrics, const struct hashd_conf *conf);
+void observe_free(struct observe **observe);
+/* Count it, and log it: 5xx always, of the others the share that the settings say. */
+void observe_finished(struct observe *observe, const struct observe_exchange *exchange);
+
+#endif
