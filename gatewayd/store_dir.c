@@ -263,6 +263,7 @@ static int open_tmp(struct store_dir *dir, char path[PATH_MAX])
 {
 	char name[64];
 	snprintf(name, sizeof name, "tmp/%s.%llu", dir->run, atomic_fetch_add(&dir->next_tmp, 1));
+	BUG_ON(!store_janitor_knows_tmp(name + strlen("tmp/")));
 	if (path_below(dir, name, path))
 		return -1;
 	for (int tries = 0;; tries++) {
@@ -398,7 +399,7 @@ struct store *store_dir_new(
 	struct loop *loop, struct workers *workers, const struct store_dir_options *options)
 {
 	BUG_ON(strcmp(options->prefix, "") != 0 && strcmp(options->prefix, "mock/") != 0);
-	if (options->max_bytes && options->max_bytes < MIN_CAP_BYTES) {
+	if (!options->dir[0] || (options->max_bytes && options->max_bytes < MIN_CAP_BYTES)) {
 		errno = EINVAL;
 		return NULL;
 	}

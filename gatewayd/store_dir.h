@@ -5,7 +5,7 @@
  * The store in a directory:
  *
  *   <dir>/embeddings/<sha256>.json.gz, <dir>/mock/embeddings/...     the objects
- *   <dir>/tmp/<random>.<n>              being written; renamed into place when whole
+ *   <dir>/tmp/<16 hex>.<n>             being written; renamed into place when whole
  *   <dir>/janitor.lock                  see store_janitor.h
  *
  * Several processes may use one directory at a time. No partial file is ever visible under an
@@ -36,7 +36,7 @@ struct workers;
 enum store_fsync { STORE_FSYNC_NONE, STORE_FSYNC_FULL };
 
 struct store_dir_options {
-	const char *dir;    /* made when it is missing (its parent too); copied */
+	const char *dir;    /* made when it is missing (its parents too); copied */
 	const char *prefix; /* "" or "mock/"; copied */
 	uint64_t max_bytes; /* size cap of all objects together, 0: none. 64 KiB at least */
 	enum store_fsync fsync;

@@ -173,12 +173,21 @@ static void do_lock(struct store_janitor *j)
 	}
 }
 
+bool store_janitor_knows_tmp(const char *name)
+{
+	size_t run = strspn(name, "0123456789abcdef");
+	if (run != 16 || name[run] != '.')
+		return false;
+	size_t number = strspn(name + run + 1, "0123456789");
+	return number > 0 && name[run + 1 + number] == 0;
+}
+
 static void clean_tmp(struct store_janitor *j, const char *name)
 {
 	struct stat st;
 	int fd = dirfd(j->scanned);
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode) ||
-		age_us(j, &st) < TMP_MAX_AGE_US)
+	if (!store_janitor_knows_tmp(name) || fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) ||
+		!S_ISREG(st.st_mode) || age_us(j, &st) < TMP_MAX_AGE_US)
 		return;
 	if (unlinkat(fd, name, 0) == 0)
 		j->tmp_removed++;

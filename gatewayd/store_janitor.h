@@ -15,7 +15,8 @@
  * Works in slices on a worker thread; an object's size is what it takes on disk. Between runs a
  * directory can pass its cap by 1 % for each process.
  *
- * Only files with an object's name in the object directories count and are ever removed.
+ * Only files with a name of ours in directories of ours count and are ever removed, since the
+ * directory may hold other things (it may be /, with its own /tmp).
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -39,6 +40,8 @@ struct store_janitor_stats {
 	uint64_t objects, bytes; /* what the last full run left there */
 };
 
+/* Is this the name of a file being written: 16 hexadecimal digits, a point, a number? */
+bool store_janitor_knows_tmp(const char *name);
 /* The object directories, below dir; ends with NULL. */
 extern const char *const store_janitor_dirs[];
 
