@@ -98,7 +98,8 @@ static void a_process_killed_in_the_middle_leaves_no_partial_object(void **state
 	struct fixture *f = *state;
 	int pipe_fds[2];
 	assert_int_equal(pipe(pipe_fds), 0);
-	/* The child gets a loop of its own; threads do not survive a fork. */
+	/* Threads do not survive a fork: each side gets its own. */
+	stop_loop(f);
 	pid_t child = fork();
 	if (child == 0) {
 		struct fixture own = {0};
@@ -114,6 +115,7 @@ static void a_process_killed_in_the_middle_leaves_no_partial_object(void **state
 				_exit(1);
 		}
 	}
+	start_loop(f, 1000);
 	char byte;
 	assert_int_equal(read(pipe_fds[0], &byte, 1), 1);
 	kill(child, SIGKILL);
@@ -253,9 +255,11 @@ static void a_full_disk_is_counted(void **state)
 {
 	struct fixture *f = *state;
 	int status;
+	stop_loop(f);
 	pid_t child = fork();
 	if (child == 0)
 		_exit(fill_a_small_disk(f));
+	start_loop(f, 1000);
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_true(WIFEXITED(status));
 	if (WEXITSTATUS(status) == 77)
