@@ -57,7 +57,7 @@ void buf_commit(struct buf *b, size_t len_bytes)
 	b->len += len_bytes;
 }
 
-int buf_append(struct buf *b, const void *data, size_t len_bytes)
+int buf_append_slowly(struct buf *b, const void *data, size_t len_bytes)
 {
 	void *to = buf_reserve(b, len_bytes);
 	if (!to)
@@ -66,16 +66,6 @@ int buf_append(struct buf *b, const void *data, size_t len_bytes)
 		memcpy(to, data, len_bytes);
 	b->len += len_bytes;
 	return 0;
-}
-
-int buf_append_str(struct buf *b, const char *str)
-{
-	return buf_append(b, str, strlen(str));
-}
-
-int buf_append_char(struct buf *b, char c)
-{
-	return buf_append(b, &c, 1);
 }
 
 int buf_vprintf(struct buf *b, const char *fmt, va_list ap)

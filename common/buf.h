@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct buf {
 	uint8_t *data; /* len bytes; NULL while nothing was appended */
@@ -33,10 +34,32 @@ void buf_free(struct buf *b);
 /* Forget content and failure, keep the memory. */
 void buf_clear(struct buf *b);
 
+/* For the appenders below: when there is no room yet. */
+int buf_append_slowly(struct buf *b, const void *data, size_t len_bytes);
+
 /* Appenders: 0, or -1 with the buffer unchanged and failed. */
-int buf_append(struct buf *b, const void *data, size_t len_bytes);
-int buf_append_str(struct buf *b, const char *str);
-int buf_append_char(struct buf *b, char c);
+static inline int buf_append(struct buf *b, const void *data, size_t len_bytes)
+{
+	/* In line, since most appends are a few bytes into room that is there. The capacity may be
+	 * beyond the ceiling, and a failed buffer has room too. */
+	if (len_bytes == 0 || b->failed || len_bytes > b->max_len - b->len ||
+		len_bytes > b->capacity - b->len)
+		return buf_append_slowly(b, data, len_bytes);
+	memcpy(b->data + b->len, data, len_bytes);
+	b->len += len_bytes;
+	return 0;
+}
+
+static inline int buf_append_str(struct buf *b, const char *str)
+{
+	return buf_append(b, str, strlen(str));
+}
+
+static inline int buf_append_char(struct buf *b, char c)
+{
+	return buf_append(b, &c, 1);
+}
+
 int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int buf_vprintf(struct buf *b, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 /* The shortest text that reads back as the same double (-0.0 is "0"); "NaN", "+Inf", "-Inf". Whole

@@ -28,7 +28,8 @@ enum log_level {
 };
 enum log_format { LOG_FORMAT_AUTO, LOG_FORMAT_JSON, LOG_FORMAT_TEXT };
 
-/* One field of a line. Strings are borrowed for the call. */
+/* One field of a line. Strings are borrowed for the call; name is a constant without characters
+ * that JSON escapes. */
 struct log_field {
 	const char *name;
 	enum { LOG_FIELD_STR, LOG_FIELD_INT, LOG_FIELD_DOUBLE, LOG_FIELD_BOOL } type;

@@ -2,7 +2,7 @@
 #define COMMON_LOG_LINE_H
 
 /*
- * One log line as bytes: a JSON object or text for people. Pure. Any input gives a valid line:
+ * One log line as bytes: a JSON object or text for people. Any input gives a valid line:
  * bytes that are not UTF-8 become U+FFFD, control characters are escaped, and what would make the
  * line longer than its buffer's ceiling is left out field by field (a long body is cut first), with
  * `"truncated":true`.

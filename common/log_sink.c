@@ -55,7 +55,7 @@ static void open_own(struct log_sink *sink)
 	sink->fd = sink->source_fd;
 	sink->kind = SINK_SHARED;
 	sink->piece_bytes = PIPE_BUF;
-	if (fstat(sink->source_fd, &st) < 0 || isatty(sink->source_fd))
+	if (fstat(sink->source_fd, &st) < 0)
 		return;
 	if (S_ISSOCK(st.st_mode)) {
 		sink->kind = SINK_SOCKET;

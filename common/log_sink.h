@@ -7,9 +7,10 @@
  * waited for by the loop. At most LOG_SINK_MAX_BYTES wait; further lines are dropped and counted.
  * Without a loop lines are written at once, waiting up to LOG_SINK_WAIT_MS for the reader.
  *
- *   file, pipe, device   reopened through /proc/self/fd, so that O_NONBLOCK is ours alone
- *   socket               sent with MSG_DONTWAIT
- *   terminal, or when reopening fails      poll(), then at most PIPE_BUF bytes
+ *   file, pipe, terminal   reopened through /proc/self/fd, so that O_NONBLOCK is ours alone
+ *   socket                 sent with MSG_DONTWAIT
+ *   when reopening fails   poll(), then at most PIPE_BUF bytes (a terminal that was stopped with
+ *                          Ctrl-S can block then)
  *
  * Pieces end at line ends, and are at most PIPE_BUF bytes unless it is a file, so that lines of
  * processes that share a pipe do not mix.
