@@ -1,126 +1,13 @@
-#include "gatewayd/flight.h"
+#include "gatewayd/flight_private.h"
 
 #include <stdlib.h>
 
 #include "common/log.h"
-#include "common/loop.h"
-#include "gatewayd/purchase.h"
 #include "gatewayd/store.h"
-
-enum flight_state {
-	FLIGHT_QUEUED,  /* waits for its turn to be looked up */
-	FLIGHT_LOOKING, /* in the store */
-	FLIGHT_WANTED,  /* on its payer's list */
-	FLIGHT_BUYING,
-	FLIGHT_ORPHAN, /* its purchase failed: between two payers, inside purchase_ended() only */
-};
-
-TAILQ_HEAD(ticket_list, ticket);
-TAILQ_HEAD(buyer_list, buyer);
-
-struct flight {
-	struct flights *flights;
-	struct digest key;
-	enum flight_state state;
-	struct ticket_list tickets;
-	struct buyer *payer; /* NULL: left, its purchase goes on */
-	struct store_get *get;
-	uint64_t give_up_us;
-	struct purchase *purchase;
-	TAILQ_ENTRY(flight)
-	link; /* of the queue, of those being looked up, or of the payer's wanted */
-	struct flight *chain;
-};
-
-struct flights {
-	struct loop *loop;
-	struct purchase_parts parts;
-	struct flights_options options;
-	struct flights_events events;
-	struct flights_counters counters;
-
-	struct flight **table; /* by key; its size is a power of two */
-	size_t table_size, n;
-	struct flight_list queued, looking; /* looking: the first was started first */
-	size_t n_looking;
-	struct timer *deadline;
-
-	struct buyer_list ready; /* those who know all that they miss */
-	struct deferred buy_later;
-	struct purchase_events purchase_events;
-
-	void (*on_idle)(void *arg);
-	void *on_idle_arg;
-	struct deferred idle_later;
-};
-
-/* ---- The table ---- */
-
-#define TABLE_MIN 256
-
-static struct flight **slot_of(struct flights *flights, const struct digest *key)
-{
-	size_t hash;
-	memcpy(&hash, key->bytes, sizeof hash);
-	struct flight **slot = &flights->table[hash & (flights->table_size - 1)];
-	while (*slot && !digest_equal(&(*slot)->key, key))
-		slot = &(*slot)->chain;
-	return slot;
-}
-
-static void table_grow(struct flights *flights)
-{
-	size_t old_size = flights->table_size;
-	struct flight **old = flights->table;
-	struct flight **table = calloc(old_size * 2, sizeof *table);
-	if (!table)
-		return; /* longer chains, no harm */
-	flights->table = table;
-	flights->table_size = old_size * 2;
-	for (size_t i = 0; i < old_size; i++) {
-		for (struct flight *flight = old[i], *next; flight; flight = next) {
-			next = flight->chain;
-			struct flight **slot = slot_of(flights, &flight->key);
-			flight->chain = NULL;
-			*slot = flight;
-		}
-	}
-	free(old);
-}
-
-static struct flight *flight_new(struct flights *flights, const struct digest *key)
-{
-	if (flights->n >= flights->table_size)
-		table_grow(flights);
-	struct flight *flight = calloc(1, sizeof *flight);
-	if (!flight)
-		return NULL;
-	flight->flights = flights;
-	flight->key = *key;
-	TAILQ_INIT(&flight->tickets);
-	*slot_of(flights, key) = flight;
-	flights->n++;
-	return flight;
-}
-
-/* The flight is on no list any more and has no tickets. */
-static void flight_free(struct flight *flight)
-{
-	struct flights *flights = flight->flights;
-	BUG_ON(!TAILQ_EMPTY(&flight->tickets));
-	store_get_cancel(&flight->get);
-	struct flight **slot = slot_of(flights, &flight->key);
-	BUG_ON(*slot != flight);
-	*slot = flight->chain;
-	flights->n--;
-	free(flight);
-	if (flights->n == 0 && flights->on_idle)
-		loop_defer(flights->loop, &flights->idle_later);
-}
 
 /* ---- Resolving ---- */
 
-static void resolve(struct flight *flight, struct cache_object *object, const struct buyer *finder,
+void flight_resolve(struct flight *flight, struct cache_object *object, const struct buyer *finder,
 	enum flight_source source)
 {
 	struct flights *flights = flight->flights;
@@ -140,22 +27,6 @@ static void resolve(struct flight *flight, struct cache_object *object, const st
 
 /* ---- Looking in the store ---- */
 
-static void make_ready(struct flights *flights, struct buyer *buyer)
-{
-	if (buyer->ready || buyer->looking > 0 || TAILQ_EMPTY(&buyer->wanted))
-		return;
-	buyer->ready = true;
-	TAILQ_INSERT_TAIL(&flights->ready, buyer, link);
-	loop_defer(flights->loop, &flights->buy_later);
-}
-
-static void want(struct flight *flight, struct buyer *payer)
-{
-	flight->payer = payer;
-	flight->state = FLIGHT_WANTED;
-	TAILQ_INSERT_TAIL(&payer->wanted, flight, link);
-}
-
 static void stop_looking(struct flight *flight)
 {
 	struct flights *flights = flight->flights;
@@ -168,8 +39,8 @@ static void missing(struct flight *flight)
 {
 	struct buyer *payer = flight->payer;
 	payer->looking--;
-	want(flight, payer);
-	make_ready(flight->flights, payer);
+	flight_want(flight, payer);
+	flight_buyer_ready(flight->flights, payer);
 }
 
 static void start_look_ups(struct flights *flights);
@@ -214,8 +85,9 @@ static void on_looked_up(enum store_result result, struct stored_object *stored,
 	flights->counters.store_hits++;
 	struct buyer *payer = flight->payer;
 	payer->looking--;
-	make_ready(flights, payer); /* before resolve(): that may end the payer's request */
-	resolve(flight, object, NULL, FLIGHT_STORED);
+	flight_buyer_ready(
+		flights, payer); /* before flight_resolve(): that may end the payer's request */
+	flight_resolve(flight, object, NULL, FLIGHT_STORED);
 	cache_object_unref(&object);
 }
 
@@ -263,183 +135,6 @@ static void on_deadline(void *arg)
 	start_look_ups(flights);
 }
 
-/* ---- Buying ---- */
-
-/* Another ticket's buyer pays from now on, or nobody wants the flight and it ends. */
-static void elect(struct flight *flight)
-{
-	struct flights *flights = flight->flights;
-	struct ticket *first = TAILQ_FIRST(&flight->tickets);
-	if (!first) {
-		flight_free(flight);
-		return;
-	}
-	flights->counters.elections++;
-	want(flight, first->buyer);
-	make_ready(flights, first->buyer);
-}
-
-static void on_bought_object(struct purchase *purchase, size_t index, struct flight *flight,
-	struct cache_object *object, void *arg)
-{
-	(void)purchase;
-	(void)index;
-	(void)arg;
-	resolve(flight, object, flight->payer, FLIGHT_BOUGHT);
-}
-
-static bool fails_with(const struct provider_result *failure, const struct digest *credential,
-	const struct buyer *payer, const struct buyer *buyer)
-{
-	if (buyer == payer)
-		return true;
-	if (failure->outcome != PROVIDER_REFUSED || failure->status >= 500)
-		return true;
-	bool of_credential = failure->status == 401 || failure->status == 403 ||
-			     failure->status == 429;
-	return of_credential && digest_equal(credential, &buyer->credential_digest);
-}
-
-static void describe(const struct provider_result *failure, struct flight_failure *out)
-{
-	*out = (struct flight_failure){
-		.body = failure->body, .content_type = failure->content_type};
-	api_error_set(&out->error, failure->status, NULL,
-		failure->outcome == PROVIDER_TIMEOUT   ? "provider_timeout"
-		: failure->outcome == PROVIDER_BROKEN  ? "provider_broken_answer"
-		: failure->outcome == PROVIDER_REFUSED ? "provider_error"
-						       : "provider_unreachable",
-		"%s", failure->detail ? failure->detail : "the provider refused the request");
-	out->error.retry_after_ms = failure->retry_after_ms;
-}
-
-/* Withdraw all that this buyer waits for; it joins the list of those to be told. */
-static void fail_buyer(struct flights *flights, struct buyer *buyer, struct buyer_list *failed)
-{
-	flights_leave(flights, buyer);
-	TAILQ_INSERT_TAIL(failed, buyer, link);
-}
-
-static void on_purchase_end(
-	struct purchase *purchase, const struct provider_result *failure, void *arg)
-{
-	struct flights *flights = arg;
-	if (!failure)
-		return;
-	flights->counters.purchase_failures++;
-
-	/* What is still here was not handed over. All have the same payer. */
-	struct buyer *payer = NULL;
-	for (size_t i = 0; i < purchase_size(purchase); i++) {
-		struct flight *flight = purchase_flight(purchase, i);
-		if (!flight)
-			continue;
-		if (flight->payer)
-			payer = flight->payer;
-		flight->payer = NULL;
-		flight->purchase = NULL;
-		flight->state = FLIGHT_ORPHAN;
-	}
-
-	struct buyer_list failed = TAILQ_HEAD_INITIALIZER(failed);
-	const struct digest *credential = purchase_credential(purchase);
-	for (size_t i = 0; i < purchase_size(purchase); i++) {
-		struct flight *flight = purchase_flight(purchase, i);
-		if (!flight)
-			continue;
-		struct ticket *ticket = TAILQ_FIRST(&flight->tickets);
-		while (ticket) {
-			struct buyer *buyer = ticket->buyer;
-			if (fails_with(failure, credential, payer, buyer)) {
-				fail_buyer(flights, buyer, &failed);
-				ticket = TAILQ_FIRST(&flight->tickets); /* several may be gone */
-			} else {
-				ticket = TAILQ_NEXT(ticket, link);
-			}
-		}
-	}
-	for (size_t i = 0; i < purchase_size(purchase); i++) {
-		struct flight *flight = purchase_flight(purchase, i);
-		if (flight)
-			elect(flight);
-	}
-
-	struct flight_failure told;
-	describe(failure, &told);
-	struct buyer *buyer;
-	while ((buyer = TAILQ_FIRST(&failed))) {
-		TAILQ_REMOVE(&failed, buyer, link);
-		flights->events.on_failure(buyer, &told);
-	}
-}
-
-/* Buy up to PROVIDER_MAX_INPUTS of what this buyer wants. -1 when out of memory. */
-static int buy_some(struct flights *flights, struct buyer *buyer, struct purchase_item *items)
-{
-	size_t n = 0;
-	struct flight *flight;
-	TAILQ_FOREACH (flight, &buyer->wanted, link) {
-		if (n == PROVIDER_MAX_INPUTS)
-			break;
-		/* Every ticket of an element has the same input; its JSON may differ in its escapes
-		 * only. */
-		struct ticket *ticket;
-		TAILQ_FOREACH (ticket, &flight->tickets, link)
-			if (ticket->buyer == buyer)
-				break;
-		BUG_ON(!ticket);
-		items[n++] = (struct purchase_item){flight->key, ticket->input_json, flight};
-	}
-	struct purchase *purchase = purchase_start(
-		&flights->parts, buyer, items, n, &flights->purchase_events);
-	if (!purchase)
-		return -1;
-	flights->counters.purchases++;
-	flights->counters.inputs_bought += n;
-	for (size_t i = 0; i < n; i++) {
-		flight = items[i].flight;
-		TAILQ_REMOVE(&buyer->wanted, flight, link);
-		flight->state = FLIGHT_BUYING;
-		flight->purchase = purchase;
-	}
-	return 0;
-}
-
-static void buy(void *arg)
-{
-	struct flights *flights = arg;
-	struct purchase_item *items = calloc(PROVIDER_MAX_INPUTS, sizeof *items);
-	struct buyer_list failed = TAILQ_HEAD_INITIALIZER(failed);
-	struct buyer *buyer;
-	while ((buyer = TAILQ_FIRST(&flights->ready))) {
-		TAILQ_REMOVE(&flights->ready, buyer, link);
-		buyer->ready = false;
-		while (!TAILQ_EMPTY(&buyer->wanted)) {
-			if (!items || buy_some(flights, buyer, items) < 0) {
-				fail_buyer(flights, buyer, &failed);
-				break;
-			}
-		}
-	}
-	free(items);
-	struct flight_failure told = {0};
-	api_error_set(&told.error, 503, NULL, "overloaded",
-		"the gateway cannot start a call to the provider now");
-	told.error.retry_after_ms = 1000;
-	while ((buyer = TAILQ_FIRST(&failed))) {
-		TAILQ_REMOVE(&failed, buyer, link);
-		flights->events.on_failure(buyer, &told);
-	}
-}
-
-static void on_bought(struct span model, uint64_t tokens, size_t inputs, void *arg)
-{
-	struct flights *flights = arg;
-	flights->counters.tokens_bought += tokens;
-	if (flights->events.on_bought)
-		flights->events.on_bought(model, tokens, inputs, flights->events.arg);
-}
-
 /* ---- Entering and leaving ---- */
 
 int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *tickets, size_t n)
@@ -454,7 +149,7 @@ int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *t
 	for (size_t i = 0; i < n; i++) {
 		struct ticket *ticket = &tickets[i];
 		ticket->buyer = buyer;
-		struct flight *flight = *slot_of(flights, &ticket->key);
+		struct flight *flight = flight_find(flights, &ticket->key);
 		if (!flight) {
 			flight = flight_new(flights, &ticket->key);
 			if (!flight) {
@@ -468,29 +163,15 @@ int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *t
 				buyer->looking++;
 				TAILQ_INSERT_TAIL(&flights->queued, flight, link);
 			} else {
-				want(flight, buyer);
+				flight_want(flight, buyer);
 			}
 		}
 		ticket->flight = flight;
 		TAILQ_INSERT_TAIL(&flight->tickets, ticket, link);
 	}
 	start_look_ups(flights);
-	make_ready(flights, buyer);
+	flight_buyer_ready(flights, buyer);
 	return 0;
-}
-
-/* Nobody waits for anything of it, and it costs nothing yet: there is no use in going on. */
-static void cancel_if_unwanted(struct purchase *purchase)
-{
-	if (purchase_sent(purchase))
-		return;
-	size_t n = purchase_size(purchase);
-	for (size_t i = 0; i < n; i++)
-		if (!TAILQ_EMPTY(&purchase_flight(purchase, i)->tickets))
-			return;
-	for (size_t i = 0; i < n; i++)
-		flight_free(purchase_flight(purchase, i));
-	purchase_cancel(purchase);
 }
 
 /* The payer has left; the flight is looked for or wanted by somebody else, or not at all. */
@@ -514,7 +195,7 @@ static void hand_over(struct flight *flight)
 		break;
 	case FLIGHT_WANTED:
 		TAILQ_REMOVE(&flight->payer->wanted, flight, link);
-		elect(flight);
+		flight_elect(flight);
 		break;
 	case FLIGHT_BUYING:
 		flight->payer = NULL;
@@ -546,12 +227,12 @@ void flights_leave(struct flights *flights, struct buyer *buyer)
 			hand_over(flight);
 		if (of_flight && of_flight != purchase) {
 			if (purchase)
-				cancel_if_unwanted(purchase);
+				flight_cancel_if_unwanted(purchase);
 			purchase = of_flight;
 		}
 	}
 	if (purchase)
-		cancel_if_unwanted(purchase);
+		flight_cancel_if_unwanted(purchase);
 	if (buyer->ready)
 		TAILQ_REMOVE(&flights->ready, buyer, link);
 	buyer->ready = false;
@@ -588,19 +269,15 @@ struct flights *flights_new(struct loop *loop, struct cache *cache, struct store
 		.provider = provider,
 		.ttl_ms = options->ttl_ms,
 		.grace_ms = options->grace_ms};
-	flights->purchase_events = (struct purchase_events){.on_object = on_bought_object,
-		.on_end = on_purchase_end,
-		.on_bought = on_bought,
-		.arg = flights};
+	flights->purchase_events = flight_purchase_events;
+	flights->purchase_events.arg = flights;
 	TAILQ_INIT(&flights->queued);
 	TAILQ_INIT(&flights->looking);
 	TAILQ_INIT(&flights->ready);
-	deferred_init(&flights->buy_later, buy, flights);
+	deferred_init(&flights->buy_later, flight_buy, flights);
 	deferred_init(&flights->idle_later, report_idle, flights);
-	flights->table_size = TABLE_MIN;
-	flights->table = calloc(TABLE_MIN, sizeof(*flights->table));
 	flights->deadline = timer_new(loop, on_deadline, flights);
-	if (!flights->table || !flights->deadline) {
+	if (flight_table_init(flights) < 0 || !flights->deadline) {
 		timer_free(&flights->deadline);
 		free(flights->table);
 		free(flights);

@@ -91,7 +91,7 @@ void provider_mock_embed(struct span text, float *vector, size_t dimensions)
 			i++;
 		uint64_t word = hash_bytes(text.data + start, i - start, 3);
 		add_feature(word, 1, vector, dimensions);
-		add_feature(mix(previous_word) ^ word, 0.5f, vector, dimensions);
+		add_feature(mix(previous_word) ^ word, 0.25f, vector, dimensions);
 		previous_word = word;
 		for (size_t j = start; j + 3 <= i; j++)
 			add_feature(hash_bytes(text.data + j, 3, 4), 0.3f, vector, dimensions);

@@ -1,0 +1,214 @@
+#include "gatewayd/flight_private.h"
+
+#include <stdlib.h>
+
+#include "common/log.h"
+
+void flight_buyer_ready(struct flights *flights, struct buyer *buyer)
+{
+	if (buyer->ready || buyer->looking > 0 || TAILQ_EMPTY(&buyer->wanted))
+		return;
+	buyer->ready = true;
+	TAILQ_INSERT_TAIL(&flights->ready, buyer, link);
+	loop_defer(flights->loop, &flights->buy_later);
+}
+
+void flight_want(struct flight *flight, struct buyer *payer)
+{
+	flight->payer = payer;
+	flight->state = FLIGHT_WANTED;
+	TAILQ_INSERT_TAIL(&payer->wanted, flight, link);
+}
+
+void flight_cancel_if_unwanted(struct purchase *purchase)
+{
+	if (purchase_sent(purchase))
+		return;
+	size_t n = purchase_size(purchase);
+	for (size_t i = 0; i < n; i++)
+		if (!TAILQ_EMPTY(&purchase_flight(purchase, i)->tickets))
+			return;
+	for (size_t i = 0; i < n; i++)
+		flight_free(purchase_flight(purchase, i));
+	purchase_cancel(purchase);
+}
+
+void flight_elect(struct flight *flight)
+{
+	struct flights *flights = flight->flights;
+	struct ticket *first = TAILQ_FIRST(&flight->tickets);
+	if (!first) {
+		flight_free(flight);
+		return;
+	}
+	flights->counters.elections++;
+	flight_want(flight, first->buyer);
+	flight_buyer_ready(flights, first->buyer);
+}
+
+static void on_bought_object(struct purchase *purchase, size_t index, struct flight *flight,
+	struct cache_object *object, void *arg)
+{
+	(void)purchase;
+	(void)index;
+	(void)arg;
+	flight_resolve(flight, object, flight->payer, FLIGHT_BOUGHT);
+}
+
+static bool fails_with(const struct provider_result *failure, const struct digest *credential,
+	const struct buyer *payer, const struct buyer *buyer)
+{
+	if (buyer == payer)
+		return true;
+	if (failure->outcome != PROVIDER_REFUSED || failure->status >= 500)
+		return true;
+	bool of_credential = failure->status == 401 || failure->status == 403 ||
+			     failure->status == 429;
+	return of_credential && digest_equal(credential, &buyer->credential_digest);
+}
+
+static void describe(const struct provider_result *failure, struct flight_failure *out)
+{
+	*out = (struct flight_failure){
+		.body = failure->body, .content_type = failure->content_type};
+	api_error_set(&out->error, failure->status, NULL,
+		failure->outcome == PROVIDER_TIMEOUT   ? "provider_timeout"
+		: failure->outcome == PROVIDER_BROKEN  ? "provider_broken_answer"
+		: failure->outcome == PROVIDER_REFUSED ? "provider_error"
+						       : "provider_unreachable",
+		"%s", failure->detail ? failure->detail : "the provider refused the request");
+	out->error.retry_after_ms = failure->retry_after_ms;
+}
+
+/* Withdraw all that this buyer waits for; it joins the list of those to be told. */
+static void fail_buyer(struct flights *flights, struct buyer *buyer, struct buyer_list *failed)
+{
+	flights_leave(flights, buyer);
+	TAILQ_INSERT_TAIL(failed, buyer, link);
+}
+
+static void on_purchase_end(
+	struct purchase *purchase, const struct provider_result *failure, void *arg)
+{
+	struct flights *flights = arg;
+	if (!failure)
+		return;
+	flights->counters.purchase_failures++;
+
+	/* What is still here was not handed over. All have the same payer. */
+	struct buyer *payer = NULL;
+	for (size_t i = 0; i < purchase_size(purchase); i++) {
+		struct flight *flight = purchase_flight(purchase, i);
+		if (!flight)
+			continue;
+		if (flight->payer)
+			payer = flight->payer;
+		flight->payer = NULL;
+		flight->purchase = NULL;
+		flight->state = FLIGHT_ORPHAN;
+	}
+
+	struct buyer_list failed = TAILQ_HEAD_INITIALIZER(failed);
+	const struct digest *credential = purchase_credential(purchase);
+	for (size_t i = 0; i < purchase_size(purchase); i++) {
+		struct flight *flight = purchase_flight(purchase, i);
+		if (!flight)
+			continue;
+		struct ticket *ticket = TAILQ_FIRST(&flight->tickets);
+		while (ticket) {
+			struct buyer *buyer = ticket->buyer;
+			if (fails_with(failure, credential, payer, buyer)) {
+				fail_buyer(flights, buyer, &failed);
+				ticket = TAILQ_FIRST(&flight->tickets); /* several may be gone */
+			} else {
+				ticket = TAILQ_NEXT(ticket, link);
+			}
+		}
+	}
+	for (size_t i = 0; i < purchase_size(purchase); i++) {
+		struct flight *flight = purchase_flight(purchase, i);
+		if (flight)
+			flight_elect(flight);
+	}
+
+	struct flight_failure told;
+	describe(failure, &told);
+	struct buyer *buyer;
+	while ((buyer = TAILQ_FIRST(&failed))) {
+		TAILQ_REMOVE(&failed, buyer, link);
+		flights->events.on_failure(buyer, &told);
+	}
+}
+
+/* Buy up to PROVIDER_MAX_INPUTS of what this buyer wants. -1 when out of memory. */
+static int buy_some(struct flights *flights, struct buyer *buyer, struct purchase_item *items)
+{
+	size_t n = 0;
+	struct flight *flight;
+	TAILQ_FOREACH (flight, &buyer->wanted, link) {
+		if (n == PROVIDER_MAX_INPUTS)
+			break;
+		/* Every ticket of an element has the same input; its JSON may differ in its escapes
+		 * only. */
+		struct ticket *ticket;
+		TAILQ_FOREACH (ticket, &flight->tickets, link)
+			if (ticket->buyer == buyer)
+				break;
+		BUG_ON(!ticket);
+		items[n++] = (struct purchase_item){flight->key, ticket->input_json, flight};
+	}
+	struct purchase *purchase = purchase_start(
+		&flights->parts, buyer, items, n, &flights->purchase_events);
+	if (!purchase)
+		return -1;
+	flights->counters.purchases++;
+	flights->counters.inputs_bought += n;
+	for (size_t i = 0; i < n; i++) {
+		flight = items[i].flight;
+		TAILQ_REMOVE(&buyer->wanted, flight, link);
+		flight->state = FLIGHT_BUYING;
+		flight->purchase = purchase;
+	}
+	return 0;
+}
+
+void flight_buy(void *arg)
+{
+	struct flights *flights = arg;
+	struct purchase_item *items = calloc(PROVIDER_MAX_INPUTS, sizeof *items);
+	struct buyer_list failed = TAILQ_HEAD_INITIALIZER(failed);
+	struct buyer *buyer;
+	while ((buyer = TAILQ_FIRST(&flights->ready))) {
+		TAILQ_REMOVE(&flights->ready, buyer, link);
+		buyer->ready = false;
+		while (!TAILQ_EMPTY(&buyer->wanted)) {
+			if (!items || buy_some(flights, buyer, items) < 0) {
+				fail_buyer(flights, buyer, &failed);
+				break;
+			}
+		}
+	}
+	free(items);
+	struct flight_failure told = {0};
+	api_error_set(&told.error, 503, NULL, "overloaded",
+		"the gateway cannot start a call to the provider now");
+	told.error.retry_after_ms = 1000;
+	while ((buyer = TAILQ_FIRST(&failed))) {
+		TAILQ_REMOVE(&failed, buyer, link);
+		flights->events.on_failure(buyer, &told);
+	}
+}
+
+static void on_bought(struct span model, uint64_t tokens, size_t inputs, void *arg)
+{
+	struct flights *flights = arg;
+	flights->counters.tokens_bought += tokens;
+	if (flights->events.on_bought)
+		flights->events.on_bought(model, tokens, inputs, flights->events.arg);
+}
+
+const struct purchase_events flight_purchase_events = {
+	.on_object = on_bought_object,
+	.on_end = on_purchase_end,
+	.on_bought = on_bought,
+};

@@ -1,0 +1,90 @@
+#ifndef GATEWAYD_FLIGHT_PRIVATE_H
+#define GATEWAYD_FLIGHT_PRIVATE_H
+
+/* What the files of flight.h share: flight.c (entering, looking, leaving), flight_table.c,
+ * flight_buy.c. */
+#include "common/loop.h"
+#include "gatewayd/flight.h"
+#include "gatewayd/purchase.h"
+
+enum flight_state {
+	FLIGHT_QUEUED,  /* waits for its turn to be looked up */
+	FLIGHT_LOOKING, /* in the store */
+	FLIGHT_WANTED,  /* on its payer's list */
+	FLIGHT_BUYING,
+	FLIGHT_ORPHAN, /* its purchase failed: between two payers, inside purchase_ended() only */
+};
+
+TAILQ_HEAD(ticket_list, ticket);
+TAILQ_HEAD(buyer_list, buyer);
+
+struct flight {
+	struct flights *flights;
+	struct digest key;
+	enum flight_state state;
+	struct ticket_list tickets;
+	struct buyer *payer; /* NULL: left, its purchase goes on */
+	struct store_get *get;
+	uint64_t give_up_us;
+	struct purchase *purchase;
+	TAILQ_ENTRY(flight)
+	link; /* of the queue, of those being looked up, or of the payer's wanted */
+	struct flight *chain;
+};
+
+struct flights {
+	struct loop *loop;
+	struct purchase_parts parts;
+	struct flights_options options;
+	struct flights_events events;
+	struct flights_counters counters;
+
+	struct flight **table; /* by key; its size is a power of two */
+	size_t table_size, n;
+	struct flight_list queued, looking; /* looking: the first was started first */
+	size_t n_looking;
+	struct timer *deadline;
+
+	struct buyer_list ready; /* those who know all that they miss */
+	struct deferred buy_later;
+	struct purchase_events purchase_events;
+
+	void (*on_idle)(void *arg);
+	void *on_idle_arg;
+	struct deferred idle_later;
+};
+
+/* ---- flight_table.c ---- */
+
+int flight_table_init(struct flights *flights);
+/* NULL when there is none. */
+struct flight *flight_find(const struct flights *flights, const struct digest *key);
+/* Under a key that is not there. NULL when out of memory. */
+struct flight *flight_new(struct flights *flights, const struct digest *key);
+/* The flight is on no list any more and has no tickets. */
+void flight_free(struct flight *flight);
+
+/* ---- flight.c ---- */
+
+/*
+ * Give the object to everybody who waits for it, and end the flight. finder: whose purchase it was;
+ * NULL for a look-up.
+ */
+void flight_resolve(struct flight *flight, struct cache_object *object, const struct buyer *finder,
+	enum flight_source source);
+
+/* ---- flight_buy.c ---- */
+
+/* The payer knows that this one is missing. */
+void flight_want(struct flight *flight, struct buyer *payer);
+/* Buy soon if nothing of this buyer is being looked up any more. */
+void flight_buyer_ready(struct flights *flights, struct buyer *buyer);
+/* Another ticket's buyer pays from now on, or nobody wants the flight and it ends. */
+void flight_elect(struct flight *flight);
+/* Nobody waits for anything of it, and it costs nothing yet: cancel it. */
+void flight_cancel_if_unwanted(struct purchase *purchase);
+/* The deferred callback and the events of purchases. */
+void flight_buy(void *flights);
+extern const struct purchase_events flight_purchase_events; /* without its arg */
+
+#endif

@@ -1,0 +1,72 @@
+#!/usr/bin/env perl
+
+# Every kind of bad request gets its error in OpenAI's shape, and buys nothing.
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use EG::Test;
+
+my $openai = fake_openai();
+my $d = daemon('gatewayd', http => 1, env => { OPENAI_BASE_URL => $openai->base, STORE => 'none', MAX_BODY => '100KB' });
+my @KEY = (Authorization => 'Bearer sk-good');
+my @JSON = (@KEY, 'Content-Type' => 'application/json');
+my $GOOD = '{"input":"a","model":"text-embedding-3-small"}';
+
+# name, status, code, param, request (method, path, headers, body), further headers of the answer
+for (
+	[ 'bad JSON', 400, 'invalid_json', undef, [ POST => '/v1/embeddings', \@JSON, '{"input":' ] ],
+	[ 'NaN', 400, 'invalid_json', undef, [ POST => '/v1/embeddings', \@JSON, '{"input":NaN,"model":"m"}' ] ],
+	[ 'no object', 400, undef, undef, [ POST => '/v1/embeddings', \@JSON, '["a"]' ] ],
+	[ 'no body', 400, undef, undef, [ POST => '/v1/embeddings', \@JSON, '' ] ],
+	[ 'no input', 400, undef, 'input', [ POST => '/v1/embeddings', \@JSON, '{"model":"m"}' ] ],
+	[ 'no model', 400, undef, 'model', [ POST => '/v1/embeddings', \@JSON, '{"input":"a"}' ] ],
+	[ 'empty input', 400, undef, 'input', [ POST => '/v1/embeddings', \@JSON, '{"input":"","model":"m"}' ] ],
+	[ 'empty list', 400, undef, 'input', [ POST => '/v1/embeddings', \@JSON, '{"input":[],"model":"m"}' ] ],
+	[ 'input of a bad type', 400, undef, 'input', [ POST => '/v1/embeddings', \@JSON, '{"input":{"a":1},"model":"m"}' ] ],
+	[ 'mixed list', 400, undef, 'input', [ POST => '/v1/embeddings', \@JSON, '{"input":["a",[1]],"model":"m"}' ] ],
+	[ 'bad format', 400, undef, 'encoding_format', [ POST => '/v1/embeddings', \@JSON, '{"input":"a","model":"m","encoding_format":"x"}' ] ],
+	[ 'bad dimensions', 400, undef, 'dimensions', [ POST => '/v1/embeddings', \@JSON, '{"input":"a","model":"m","dimensions":-1}' ] ],
+	[ 'no key', 401, 'missing_api_key', undef, [ POST => '/v1/embeddings', [ 'Content-Type' => 'application/json' ], $GOOD ] ],
+	[ 'unknown path', 404, 'unknown_url', undef, [ POST => '/v1/embedding', \@JSON, $GOOD ] ],
+	[ 'root', 404, 'unknown_url', undef, [ GET => '/', [], '' ] ],
+	[ 'bad method', 405, 'method_not_allowed', undef, [ GET => '/v1/embeddings', \@KEY, '' ], allow => 'POST' ],
+	[ 'bad method on the other path', 405, 'method_not_allowed', undef, [ DELETE => '/openai/v1/embeddings', \@KEY, '' ], allow => 'POST' ],
+	[ 'not JSON by type', 415, 'unsupported_media_type', undef,
+		[ POST => '/v1/embeddings', [ @KEY, 'Content-Type' => 'text/plain' ], $GOOD ] ],
+	[ 'compressed body', 415, 'unsupported_content_encoding', undef,
+		[ POST => '/v1/embeddings', [ @JSON, 'Content-Encoding' => 'gzip' ], $GOOD ] ],
+	[ 'over the body limit', 413, undef, undef, [ POST => '/v1/embeddings', \@JSON, '{"input":"' . 'a' x 200_000 . '"}' ] ],
+	[ 'over the header limit', 431, undef, undef, [ POST => '/v1/embeddings', [ @JSON, 'X-Long' => 'a' x 200_000 ], $GOOD ] ],
+) {
+	my ($name, $status, $code, $param, $request, %headers) = @$_;
+	subtest $name => sub {
+		my ($method, $path, $h, $body) = @$request;
+		my $r = http($method, $d->url . $path, $h, length $body ? $body : undef);
+		is $r->{status}, $status, 'status';
+		is $r->{headers}{'content-type'}, 'application/json', 'type';
+		my $error = eval { json_decode($r->{body})->{error} };
+		is ref $error, 'HASH', 'OpenAI shape' or return diag $r->{body};
+		is_deeply [ sort keys %$error ], [qw(code message param type)], 'its members';
+		like $error->{type}, qr/^(?:invalid_request_error|authentication_error)$/, 'type of error';
+		cmp_ok length $error->{message}, '>', 10, "message: $error->{message}";
+		is $error->{code}, $code, 'code' if defined $code;
+		is $error->{param}, $param, 'param' if defined $param;
+		is $r->{headers}{ lc $_ }, $headers{$_}, $_ for keys %headers;
+	};
+}
+
+is $openai->calls, 0, 'nothing was bought';
+
+subtest 'a type with parameters, or none, is fine' => sub {
+	is http('POST', $d->url . '/v1/embeddings', [ @KEY, 'Content-Type' => 'Application/JSON; charset=utf-8' ], $GOOD)->{status}, 200,
+		'parameters';
+	is http('POST', $d->url . '/v1/embeddings', \@KEY, $GOOD)->{status}, 200, 'none';
+};
+
+subtest 'a key is needed for a hit too' => sub {
+	is http('POST', $d->url . '/v1/embeddings', [ 'Content-Type' => 'application/json' ], $GOOD)->{status}, 401, 'refused';
+};
+
+unlike $d->log, qr/sk-good|"a"/, 'no secret and no text in the log';
+
+done_testing;
