@@ -5,6 +5,7 @@
 
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/messages.h"
 #include "common/metrics.h"
 #include "common/rendezvous.h"
 #include "common/rpc.h"
@@ -19,10 +20,11 @@ enum backend_state {
 	BACKEND_AWAY,
 	BACKEND_SILENT,
 	BACKEND_UP,
+	BACKEND_LEAVING,
 	BACKEND_SUSPECT,
 	BACKEND_DEAD,
 };
-static const char *const state_names[] = {"away", "silent", "up", "suspect", "dead"};
+static const char *const state_names[] = {"away", "silent", "up", "leaving", "suspect", "dead"};
 
 struct backend {
 	struct backends *owner;
@@ -47,6 +49,7 @@ struct backends {
 };
 
 static void send_ping(struct backend *backend, uint32_t timeout_ms);
+static void on_state(bool connected, void *arg);
 
 static void set_state(struct backend *backend, enum backend_state state)
 {
@@ -61,7 +64,7 @@ static void set_state(struct backend *backend, enum backend_state state)
 		LOG_STR("from", state_names[old]), LOG_STR("to", state_names[state]));
 	owner->n_up += (state == BACKEND_UP) - (old == BACKEND_UP);
 	metric_set(backend->up, state == BACKEND_UP);
-	if (state == BACKEND_UP && owner->events.on_up)
+	if ((state == BACKEND_UP || state == BACKEND_LEAVING) && owner->events.on_up)
 		owner->events.on_up(owner->arg);
 	if (state == BACKEND_DEAD && owner->events.on_dead)
 		owner->events.on_dead(backend, owner->arg);
@@ -70,14 +73,23 @@ static void set_state(struct backend *backend, enum backend_state state)
 void backend_heard(struct backend *backend)
 {
 	backend->heard_us = loop_now_us(backend->owner->loop);
-	if (backend->state != BACKEND_AWAY)
+	/* Whether one that leaves has changed its mind is for the next ping to say. */
+	if (backend->state != BACKEND_AWAY && backend->state != BACKEND_LEAVING)
 		set_state(backend, BACKEND_UP);
 }
 
 static void on_pong(struct span result, void *arg)
 {
-	(void)result;
-	backend_heard(arg);
+	struct backend *backend = arg;
+	struct msg_ping_result pong;
+	struct msg_error error;
+
+	backend->heard_us = loop_now_us(backend->owner->loop);
+	if (msg_ping_result_unpack(result, &pong, &error) < 0) {
+		log_error("%s: bad answer to a ping: %s", backend->name, error.text);
+		return;
+	}
+	set_state(backend, pong.ready ? BACKEND_UP : BACKEND_LEAVING);
 }
 
 static uint64_t timeout_us(const struct hashd_conf *conf)
@@ -102,7 +114,8 @@ static void on_ping_done(const struct rpc_error *error, void *arg)
 	if (backend->state == BACKEND_SILENT) {
 		/* A process that just starts is to be noticed as soon as it answers. */
 		send_ping(backend, (uint32_t)conf->first_byte_ms);
-	} else if (backend->state == BACKEND_UP && silent_us >= timeout_us(conf)) {
+	} else if ((backend->state == BACKEND_UP || backend->state == BACKEND_LEAVING) &&
+		   silent_us >= timeout_us(conf)) {
 		/* Do not wait for the interval: a suspect is to be told from a dead one soon. */
 		set_state(backend, BACKEND_SUSPECT);
 		send_ping(backend, (uint32_t)conf->ping_timeout_ms);
@@ -112,6 +125,17 @@ static void on_ping_done(const struct rpc_error *error, void *arg)
 }
 
 static const struct rpc_call_events ping_events = {.on_result = on_pong, .on_done = on_ping_done};
+
+static struct rpc_client *connect_to(struct backend *backend, const char *path)
+{
+	static const struct rpc_client_options options = {
+		.connect_timeout_ms = 200,
+		.reconnect_min_ms = 10,
+		.reconnect_max_ms = RECONNECT_MAX_MS,
+	};
+
+	return rpc_client_new(backend->owner->loop, path, &options, on_state, backend);
+}
 
 static void send_ping(struct backend *backend, uint32_t timeout_ms)
 {
@@ -134,6 +158,21 @@ static void on_state(bool connected, void *arg)
 	send_ping(backend, (uint32_t)conf->first_byte_ms);
 }
 
+/* It waits for its peers to go before it stops. What comes after it is found by connecting again.
+ */
+static void hang_up_if_idle(struct backend *backend)
+{
+	if (backend->ping || rpc_client_calls(backend->client) > 0)
+		return;
+	struct rpc_client *fresh = connect_to(backend, rpc_client_path(backend->client));
+
+	if (!fresh)
+		return;
+	rpc_client_free(&backend->client);
+	backend->client = fresh;
+	set_state(backend, BACKEND_AWAY);
+}
+
 static void on_tick(void *arg)
 {
 	struct backends *backends = arg;
@@ -141,6 +180,8 @@ static void on_tick(void *arg)
 	for (size_t i = 0; i < backends->count; i++) {
 		struct backend *backend = &backends->backend[i];
 
+		if (backend->state == BACKEND_LEAVING && backends->n_up)
+			hang_up_if_idle(backend);
 		if (backend->state != BACKEND_AWAY && !backend->ping)
 			send_ping(backend, (uint32_t)backends->conf->ping_timeout_ms);
 	}
@@ -152,9 +193,6 @@ static void on_tick(void *arg)
 /* name and path are taken over. -1 when out of memory. */
 static int add(struct backends *backends, struct metrics *metrics, char *name, char *path)
 {
-	static const struct rpc_client_options options = {.connect_timeout_ms = 200,
-		.reconnect_min_ms = 10,
-		.reconnect_max_ms = RECONNECT_MAX_MS};
 	struct backend *backend = &backends->backend[backends->count];
 
 	if (!name || !path)
@@ -162,7 +200,7 @@ static int add(struct backends *backends, struct metrics *metrics, char *name, c
 	*backend = (struct backend){.owner = backends, .name = name};
 	backend->node = rendezvous_node(span_of(name));
 	backend->up = metric(metrics, observe_family(OBSERVE_BACKEND_UP), name);
-	backend->client = rpc_client_new(backends->loop, path, &options, on_state, backend);
+	backend->client = connect_to(backend, path);
 	if (!backend->client)
 		goto fail;
 	free(path);
@@ -267,28 +305,29 @@ struct backend *backends_choose(
 	struct backends *backends, const struct digest *key, const struct backend *avoid)
 {
 	uint64_t hash = rendezvous_key((struct span){(const char *)key->bytes, DIGEST_BYTES});
-	uint64_t best_weight = 0, first_weight = 0;
-	struct backend *best = NULL, *first = NULL, *last = NULL;
+	struct backend *best = NULL, *first = NULL;
+	uint64_t first_weight = 0, best_weight = 0;
+	unsigned best_rank = 0; /* 3: up, 2: leaving, 1: to be avoided */
 
 	for (size_t i = 0; i < backends->count; i++) {
 		struct backend *backend = &backends->backend[i];
 		uint64_t weight = rendezvous_weight(backend->node, hash);
+		unsigned rank = backend->state == BACKEND_UP        ? 3
+				: backend->state == BACKEND_LEAVING ? 2
+								    : 0;
 
 		if (!first || weight > first_weight) {
 			first = backend;
 			first_weight = weight;
 		}
-		if (backend->state != BACKEND_UP)
-			continue;
-		if (backend == avoid) {
-			last = backend;
-		} else if (!best || weight > best_weight) {
+		if (rank && backend == avoid)
+			rank = 1;
+		if (rank > best_rank || (rank && rank == best_rank && weight > best_weight)) {
 			best = backend;
 			best_weight = weight;
+			best_rank = rank;
 		}
 	}
-	if (!best)
-		best = last;
 	if (!best)
 		wake_all(backends);
 	else if (best != first)

@@ -6,12 +6,16 @@
  * to.
  *
  *   AWAY ---connected---> SILENT ---answers a ping---> UP ---misses a ping---> SUSPECT ---again--->
- * DEAD ^ ^----------answers--------'------------------'
+ * DEAD ^                                              ^  |
+ * ^----answers---------'-------------------' |                                       ready  |  v
+ * not ready |                                             LEAVING
  *     '------------------------ connection lost, from every state
  *
- * Only UP instances get requests. An instance that was just connected to has first_byte_ms to
- * answer its first ping, later ones ping_timeout_ms; any other byte from it counts as an answer.
- * When one is DEAD, on_dead is called, so that what it was asked can be asked elsewhere.
+ * UP instances get requests. A LEAVING one (its ping says that it is not ready: it is about to
+ * stop) gets them only when none is UP; else, once idle, it is hung up on, so that it can leave. An
+ * instance that was just connected to has first_byte_ms to answer its first ping, later ones
+ * ping_timeout_ms; any other byte from it counts as an answer. When one is DEAD, on_dead is called,
+ * so that what it was asked can be asked elsewhere.
  *
  * The set is what the settings say, whether up or not, and every key ranks all of it (rendezvous
  * hashing): one instance lost moves its own keys and no others. Loop thread only.
@@ -40,8 +44,9 @@ struct backends *backends_new(struct loop *loop, const struct hashd_conf *conf,
 void backends_free(struct backends **backends);
 
 /*
- * The first in the key's ranking that is up, leaving out `avoid` (may be NULL) unless it is the
- * only one. NULL when none is up: then those that are away are connected to at once.
+ * The first in the key's ranking that is up (else: leaving), leaving out `avoid` (may be NULL)
+ * unless it is the only one. NULL when none is up: then those that are away are connected to at
+ * once.
  */
 struct backend *backends_choose(
 	struct backends *backends, const struct digest *key, const struct backend *avoid);

@@ -93,8 +93,10 @@ subtest 'stopped, not dead' => sub {
 		connections => 100, timeout => 20);
 	is scalar(grep { $_->{status} == 200 } @r), 100, 'all answered, by the other one';
 	up($d, 1);
-	cmp_ok [ http_many([ { url => $d->url, method => 'POST', target => '/v1/embeddings', body => $for0 } ]) ]->[0]{ms}, '<', 150,
-		'new requests do not try it';
+	my $failovers = metric($d, 'hashd_failovers_total{backend="gatewayd.0"}');
+	cmp_ok $failovers, '>', 0, 'counted';
+	is embed($d, $for0)->{status}, 200, 'new requests';
+	is metric($d, 'hashd_failovers_total{backend="gatewayd.0"}'), $failovers, 'do not try it';
 	my $new = daemon('hashd', http => 1, env => { GATEWAYD_INSTANCES => 2 });
 	up($new, 1);
 	is json_decode(embed($new, $for0)->{body})->{instance}, 'gatewayd.1', 'one that connects and says nothing is not used';
@@ -102,6 +104,30 @@ subtest 'stopped, not dead' => sub {
 	up($d, 2);
 	up($new, 2);
 	is json_decode(embed($d, $for0)->{body})->{instance}, 'gatewayd.0', 'back when it answers';
+	up($hashd, 2);
+};
+
+subtest 'about to stop' => sub {
+	my $d = daemon('hashd', http => 1, env => { GATEWAYD_INSTANCES => 2, HASHD_PING_INTERVAL => '50ms' });
+	up($d, 2);
+	my $requests = $gatewayd[0]->stats->{requests};
+	$gatewayd[0]->mode(hold => JSON::PP::true);
+	my $c = EG::HTTP->new($d->url);
+	$c->send(EG::HTTP::format_request('POST', '/v1/embeddings', [], $for0));
+	$gatewayd[0]->wait(requests => $requests + 1);
+	$gatewayd[0]->mode(not_ready => JSON::PP::true);
+	up($d, 1);
+	is json_decode(embed($d, $for0)->{body})->{instance}, 'gatewayd.1', 'new requests go elsewhere';
+	my $connections = $gatewayd[0]->stats->{connections};
+	$gatewayd[0]->control('_release');
+	is json_decode($c->response->{body})->{instance}, 'gatewayd.0', 'those it has are answered';
+	# One connection for each control call; more means that hashd hung up and came again.
+	wait_for { $gatewayd[0]->stats->{connections} > ($connections += 1) } 'hashd to hang up when idle';
+	$gatewayd[1]->mode(not_ready => JSON::PP::true);
+	wait_for { my $r = embed($d, $for0); $r->{status} == 200 && json_decode($r->{body})->{instance} eq 'gatewayd.0' }
+		'it to be used when there is no better one';
+	$_->mode for @gatewayd;
+	up($d, 2);
 	up($hashd, 2);
 };
 
