@@ -44,9 +44,8 @@ static const struct config_row rows[] = {
 		.def = "120s", .min = 10, .max = 3600000,
 		.help = "deadline of a request, from its last byte to the end of its answer; 504"},
 
-	{"max-body", "HASHD_MAX_BODY", CONFIG_BYTES, AT(max_body_bytes), .def = "32MiB",
-		.min = 1024, .max = 1 << 30, .section = "Limits",
-		.help = "largest request body; 413 above"},
+	{"max-body", "MAX_BODY", CONFIG_BYTES, AT(max_body_bytes), .def = "32MiB", .min = 1024,
+		.max = 1 << 30, .section = "Limits", .help = "largest request body; 413 above"},
 	{"body-budget", "HASHD_BODY_BUDGET", CONFIG_BYTES, AT(body_budget_bytes), .def = "256MiB",
 		.min = 1024,
 		.help = "bytes of request bodies in memory; above, the newest clients are read no "
@@ -75,7 +74,7 @@ static const char *check(const void *conf_)
 
 	/* One body must fit, or nothing would ever be read to its end. */
 	if (conf->body_budget_bytes < conf->max_body_bytes)
-		return "HASHD_BODY_BUDGET must not be below HASHD_MAX_BODY";
+		return "HASHD_BODY_BUDGET must not be below MAX_BODY";
 	return NULL;
 }
 

@@ -9,34 +9,95 @@
 #define STATUS_MAX 600
 
 const struct metric_family observe_families[] = {
-	[OBSERVE_REQUESTS] = {"hashd_requests_total", METRIC_COUNTER,
-		"HTTP requests answered, by status; 0: the client left first.", {"status"}},
-	[OBSERVE_DURATION] = {"hashd_request_duration_seconds", METRIC_HISTOGRAM,
-		"Time from the first byte of a request to the last byte of its answer.",
-		.buckets = metrics_latency_buckets},
-	[OBSERVE_IN_FLIGHT] = {"hashd_requests_in_flight", METRIC_GAUGE,
-		"Requests that gatewayd has not answered completely."},
-	[OBSERVE_WAITING] = {"hashd_requests_waiting", METRIC_GAUGE,
-		"Requests that wait for a gatewayd to come up."},
-	[OBSERVE_CONNECTIONS] = {"hashd_connections", METRIC_GAUGE, "Open HTTP connections."},
-	[OBSERVE_BYTES_IN] = {"hashd_body_received_bytes_total", METRIC_COUNTER,
-		"Bytes of request bodies received over HTTP."},
-	[OBSERVE_BYTES_OUT] = {"hashd_body_sent_bytes_total", METRIC_COUNTER,
-		"Bytes of response bodies sent over HTTP."},
-	[OBSERVE_BODY_BYTES] = {"hashd_buffered_body_bytes", METRIC_GAUGE,
-		"Memory taken by request bodies."},
-	[OBSERVE_PAUSED] = {"hashd_paused_clients", METRIC_GAUGE,
-		"Clients not read from because the body budget is used up."},
-	[OBSERVE_ABORTED] = {"hashd_client_aborts_total", METRIC_COUNTER,
-		"Clients that left before the end of their answer."},
-	[OBSERVE_FAILURES] = {"hashd_request_failures_total", METRIC_COUNTER,
-		"Requests for which gatewayd gave no complete answer, by reason.", {"reason"}},
-	[OBSERVE_FAILOVERS] = {"hashd_failovers_total", METRIC_COUNTER,
-		"Requests asked a second time because their gatewayd was lost.", {"backend"}},
-	[OBSERVE_REROUTED] = {"hashd_rerouted_total", METRIC_COUNTER,
-		"Requests sent to another gatewayd than their first choice, which was not up."},
-	[OBSERVE_BACKEND_UP] = {"hashd_backend_up", METRIC_GAUGE,
-		"1 while this gatewayd answers its health checks.", {"backend"}},
+	[OBSERVE_REQUESTS] =
+		{
+			.name = "hashd_requests_total",
+			.type = METRIC_COUNTER,
+			.help = "HTTP requests answered, by status; 499: the client left first.",
+			.labels = {"status"},
+		},
+	[OBSERVE_DURATION] =
+		{
+			.name = "hashd_request_duration_seconds",
+			.type = METRIC_HISTOGRAM,
+			.help = "Time from the first byte of a request to the last byte of its answer.",
+			.buckets = metrics_latency_buckets,
+		},
+	[OBSERVE_IN_FLIGHT] =
+		{
+			.name = "hashd_requests_in_flight",
+			.type = METRIC_GAUGE,
+			.help = "Requests that gatewayd has not answered completely.",
+		},
+	[OBSERVE_WAITING] =
+		{
+			.name = "hashd_requests_waiting",
+			.type = METRIC_GAUGE,
+			.help = "Requests that wait for a gatewayd to come up.",
+		},
+	[OBSERVE_CONNECTIONS] =
+		{
+			.name = "hashd_connections",
+			.type = METRIC_GAUGE,
+			.help = "Open HTTP connections.",
+		},
+	[OBSERVE_BYTES_IN] =
+		{
+			.name = "hashd_body_received_bytes_total",
+			.type = METRIC_COUNTER,
+			.help = "Bytes of request bodies received over HTTP.",
+		},
+	[OBSERVE_BYTES_OUT] =
+		{
+			.name = "hashd_body_sent_bytes_total",
+			.type = METRIC_COUNTER,
+			.help = "Bytes of response bodies sent over HTTP.",
+		},
+	[OBSERVE_BODY_BYTES] =
+		{
+			.name = "hashd_buffered_body_bytes",
+			.type = METRIC_GAUGE,
+			.help = "Memory taken by request bodies.",
+		},
+	[OBSERVE_PAUSED] =
+		{
+			.name = "hashd_paused_clients",
+			.type = METRIC_GAUGE,
+			.help = "Clients not read from because the body budget is used up.",
+		},
+	[OBSERVE_ABORTED] =
+		{
+			.name = "hashd_client_aborts_total",
+			.type = METRIC_COUNTER,
+			.help = "Clients that left before the end of their answer.",
+		},
+	[OBSERVE_FAILURES] =
+		{
+			.name = "hashd_request_failures_total",
+			.type = METRIC_COUNTER,
+			.help = "Requests for which gatewayd gave no complete answer, by reason.",
+			.labels = {"reason"},
+		},
+	[OBSERVE_FAILOVERS] =
+		{
+			.name = "hashd_failovers_total",
+			.type = METRIC_COUNTER,
+			.help = "Requests asked a second time because their gatewayd was lost.",
+			.labels = {"backend"},
+		},
+	[OBSERVE_REROUTED] =
+		{
+			.name = "hashd_rerouted_total",
+			.type = METRIC_COUNTER,
+			.help = "Requests sent to another gatewayd than their first choice, which was not up.",
+		},
+	[OBSERVE_BACKEND_UP] =
+		{
+			.name = "hashd_backend_up",
+			.type = METRIC_GAUGE,
+			.help = "1 while this gatewayd answers its health checks.",
+			.labels = {"backend"},
+		},
 	{0},
 };
 
