@@ -61,14 +61,20 @@ static void open_own(struct log_sink *sink)
 		sink->kind = SINK_SOCKET;
 		return;
 	}
+	if (S_ISREG(st.st_mode)) {
+		/* Never blocks; and an offset of our own would not move with that of others who
+		 * were given this descriptor (a shell script's `2>file`): they would overwrite us.
+		 */
+		sink->kind = SINK_OWN;
+		sink->piece_bytes = FLUSH_BYTES;
+		return;
+	}
 	snprintf(path, sizeof path, "/proc/self/fd/%d", sink->source_fd);
-	int fd = open(path, O_WRONLY | O_NONBLOCK | O_APPEND | O_CLOEXEC | O_NOCTTY);
+	int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		return;
 	sink->fd = fd;
 	sink->kind = SINK_OWN;
-	if (S_ISREG(st.st_mode))
-		sink->piece_bytes = FLUSH_BYTES;
 }
 
 static void close_own(struct log_sink *sink)

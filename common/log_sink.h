@@ -7,7 +7,8 @@
  * waited for by the loop. At most LOG_SINK_MAX_BYTES wait; further lines are dropped and counted.
  * Without a loop lines are written at once, waiting up to LOG_SINK_WAIT_MS for the reader.
  *
- *   file, pipe, terminal   reopened through /proc/self/fd, so that O_NONBLOCK is ours alone
+ *   file                   as it is, since it never blocks and its offset may be shared
+ *   pipe, terminal         reopened through /proc/self/fd, so that O_NONBLOCK is ours alone
  *   socket                 sent with MSG_DONTWAIT
  *   when reopening fails   poll(), then at most PIPE_BUF bytes (a terminal that was stopped with
  *                          Ctrl-S can block then)

@@ -25,11 +25,14 @@
 #include "supervisor/spawn.h"
 #include "supervisor/stats.h"
 
+/* One Ctrl-C may come on several ways, from the terminal and from a parent: that is one wish. */
+#define ONE_WISH_US 500000
+
 struct supervisor {
 	struct daemon *daemon;
 	struct pod *pod;
 	struct control *control;
-	unsigned stop_signals;
+	uint64_t stop_signal_us; /* the first one; 0: none */
 	enum pod_exit exit;
 	bool stopped;
 };
@@ -92,11 +95,14 @@ static void stop_signal(evutil_socket_t number, short what, void *arg)
 	(void)number;
 	(void)what;
 	struct supervisor *s = arg;
+	uint64_t now_us = loop_now_us(daemon_loop(s->daemon));
 	/* The first one is the daemon's, and comes back as on_drain. */
-	if (++s->stop_signals > 1 && !s->stopped) {
-		log_warn("asked to stop again: what is still there is killed");
-		pod_stop(s->pod);
-	}
+	if (!s->stop_signal_us)
+		s->stop_signal_us = now_us;
+	if (now_us - s->stop_signal_us < ONE_WISH_US || s->stopped)
+		return;
+	log_warn("asked to stop again: what is still there is killed");
+	pod_stop(s->pod);
 }
 
 static void forward_signal(evutil_socket_t number, short what, void *arg)

@@ -295,9 +295,11 @@ static void (*const actions[])(struct process *process) = {
 static void log_change(
 	const struct process *process, enum process_state before, enum process_event event)
 {
-	enum log_level level = process->state == STATE_FATAL     ? LOG_LEVEL_ERROR
-			       : process->state == STATE_BACKOFF ? LOG_LEVEL_WARN
-								 : LOG_LEVEL_INFO;
+	bool unexpected = process->state == STATE_BACKOFF ||
+			  (process->state == STATE_EXITED && !process_ended_well(process));
+	enum log_level level = process->state == STATE_FATAL ? LOG_LEVEL_ERROR
+			       : unexpected                  ? LOG_LEVEL_WARN
+							     : LOG_LEVEL_INFO;
 	log_fields(level, NULL, state_name(process->state), LOG_STR("program", label(process)),
 		LOG_STR("before", state_name(before)), LOG_STR("event", event_name(event)),
 		LOG_STR("reason", process->reason));

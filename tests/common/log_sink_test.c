@@ -305,6 +305,26 @@ static void rotated_file_is_made_again(void **state)
 	rmdir(dir);
 }
 
+/* As a shell's `2>file` makes it: one offset for all that were given the descriptor. */
+static void others_write_to_the_same_file(void **state)
+{
+	(void)state;
+	char dir[] = "/tmp/log-test-XXXXXX", path[64];
+	temp_dir(dir);
+	snprintf(path, sizeof path, "%s/x.log", dir);
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
+	sink = log_sink_new(fd);
+	for (int i = 1; i <= 3; i++) {
+		put_line(i, 100);
+		assert_int_equal(write(fd, "other\n", 6), 6);
+		assert_int_equal(size_of(path), i * 106);
+	}
+	log_sink_free(&sink);
+	close(fd);
+	unlink(path);
+	rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -317,6 +337,7 @@ int main(void)
 		cmocka_unit_test(synchronous_writer_waits_once),
 		cmocka_unit_test(lines_longer_than_a_piece_arrive_whole),
 		cmocka_unit_test(rotated_file_is_made_again),
+		cmocka_unit_test(others_write_to_the_same_file),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

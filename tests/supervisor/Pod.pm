@@ -26,7 +26,7 @@ sub new
 	my $self = bless { dir => $dir }, $class;
 	$conf = $conf->($self) if ref $conf;
 	EG::Test::spew("$dir/pod.conf", $conf);
-	$self->{process} = EG::Test::daemon('supervisor', ready => 0, args => [ "--config=$dir/pod.conf", @{ $o{args} // [] } ],
+	$self->{process} = EG::Test::process('supervisor', [ EG::Test::eg_bin('supervisor') ], ready => 0, args => [ "--config=$dir/pod.conf", @{ $o{args} // [] } ],
 		env => { RUN_DIR => $dir, %{ $o{env} // {} } }, %{ $o{process} // {} });
 	return $self if $o{no_wait};
 	EG::Test::until_true(sub { -S "$dir/supervisor.sock" || !$self->{process}->running }, 'the socket of the supervisor');
