@@ -109,16 +109,24 @@ static void forward_signal(evutil_socket_t number, short what, void *arg)
 {
 	(void)what;
 	struct supervisor *s = arg;
-	if (number == SIGUSR2)
-		pod_reopen_logs(s->pod);
-	pod_signal_all(s->pod, number);
+	pod_forward_signal(s->pod, number);
+}
+
+/* As in supervisord, where it is for the supervisor and not for its programs. */
+static void reopen_signal(evutil_socket_t number, short what, void *arg)
+{
+	(void)number;
+	(void)what;
+	struct supervisor *s = arg;
+	log_reopen();
+	pod_reopen_logs(s->pod);
 }
 
 static const struct {
 	int number;
 	event_callback_fn callback;
 } signals[] = {{SIGTERM, stop_signal}, {SIGINT, stop_signal}, {SIGUSR1, forward_signal},
-	{SIGUSR2, forward_signal}, {SIGWINCH, forward_signal}};
+	{SIGUSR2, reopen_signal}, {SIGWINCH, forward_signal}};
 #define N_SIGNALS (sizeof signals / sizeof *signals)
 
 static void watch_signals(struct supervisor *s, struct event *events[N_SIGNALS])
@@ -137,7 +145,7 @@ static void watch_signals(struct supervisor *s, struct event *events[N_SIGNALS])
 static void on_reload(void *arg)
 {
 	struct supervisor *s = arg;
-	pod_signal_all(s->pod, SIGHUP);
+	pod_forward_signal(s->pod, SIGHUP);
 }
 
 static void on_drain(void *arg)

@@ -491,10 +491,10 @@ void pod_restart_process(struct pod *pod, struct process *process)
 	evaluate_soon(pod);
 }
 
-void pod_signal_all(struct pod *pod, int number)
+void pod_forward_signal(struct pod *pod, int number)
 {
 	for (size_t i = 0; i < pod->n_members; i++)
-		process_signal(pod->members[i].process, number);
+		process_offer_signal(pod->members[i].process, number);
 }
 
 void pod_reopen_logs(struct pod *pod)

@@ -61,7 +61,8 @@ bool pod_is_ready(const struct pod *pod);
 /* What people want to know beside the state; "" for nothing. */
 void pod_describe(const struct pod *pod, const struct process *process, char *text, size_t size);
 
-void pod_signal_all(struct pod *pod, int number);
+/* To every process that expects it. */
+void pod_forward_signal(struct pod *pod, int number);
 void pod_reopen_logs(struct pod *pod);
 /* Kills whatever is left. */
 void pod_free(struct pod **pod);

@@ -428,6 +428,29 @@ int process_signal(struct process *process, int number)
 	return kill(process->pid, number);
 }
 
+/* proc(5): masks in hexadecimal, the bit of signal n is 1 << (n - 1). */
+static bool expects_signal(pid_t pid, int number)
+{
+	char path[64], line[128];
+	unsigned long long mask, expected = 0;
+	snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+	FILE *status = fopen(path, "re");
+	if (!status)
+		return false;
+	while (fgets(line, sizeof line, status))
+		if (sscanf(line, "SigBlk: %llx", &mask) == 1 ||
+			sscanf(line, "SigCgt: %llx", &mask) == 1)
+			expected |= mask;
+	fclose(status);
+	return expected >> (number - 1) & 1;
+}
+
+void process_offer_signal(struct process *process, int number)
+{
+	if (process->pid && expects_signal(process->pid, number))
+		kill(process->pid, number);
+}
+
 void process_free(struct process **process)
 {
 	struct process *p = *process;

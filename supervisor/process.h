@@ -68,6 +68,9 @@ void process_ready(struct process *process);
 void process_ended(struct process *process, int status);
 /* -1 with errno when there is none. */
 int process_signal(struct process *process, int number);
+/* The same, unless that would end a process which does not expect the signal: one that neither
+ * catches nor blocks it (signalfd(2)) is left alone. */
+void process_offer_signal(struct process *process, int number);
 
 static inline bool process_is_alive(const struct process *process)
 {

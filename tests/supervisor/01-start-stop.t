@@ -130,15 +130,19 @@ $SIG{$_} = sub { note("got $_[0]") } for qw(HUP USR1 USR2 WINCH);
 note('up');
 sleep 1 while 1;
 CODE
-		return "[program:p]\ncommand=$command\nstartsecs=0\n";
+		return "[program:p]\ncommand=$command\nstartsecs=0\n[program:plain]\ncommand=sleep 1000\nstartsecs=0\n";
 	});
 	$pod->wait_events(1);
 	my $count = 1;
-	for my $signal (qw(HUP USR1 USR2 WINCH)) {
+	# USR2 reopens logs, as in supervisord; so it would come first if it were forwarded.
+	$pod->process->signal('USR2');
+	for my $signal (qw(HUP USR1 WINCH)) {
 		$pod->process->signal($signal);
 		my @events = $pod->wait_events(++$count);
 		is $events[-1], "got $signal", $signal;
 	}
+	my ($plain) = $pod->wait_state(plain => 'RUNNING');
+	is $plain->{restarts}, 0, 'a program that does not expect them lives on';
 	my ($code, $out) = $pod->ctl('signal', 'SIGUSR1', 'p');
 	is $code, 0, 'podctl signal';
 	my @events = $pod->wait_events(++$count);
