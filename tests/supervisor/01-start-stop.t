@@ -93,8 +93,8 @@ opendir my $d, '/proc/self/fd' or die;
 note('fds ' . join ' ', sort { $a <=> $b } grep { /\d/ && $_ != fileno $d } readdir $d);
 note('cwd ' . readlink '/proc/self/cwd');
 note(sprintf 'umask %03o', umask);
-{ open my $s, '<', '/proc/self/status'; # perl itself ignores SIGFPE
-note("sig $_") for map { /^(Sig(?:Blk|Ign)):\s*(\w+)/ ? sprintf '%s %x', $1, hex($2) & ~0x80 : () } <$s>; }
+{ open my $s, '<', '/proc/self/status'; # perl itself ignores SIGFPE; 32 and 33 are the C library's own and may come ignored from our parent
+note("sig $_") for map { /^(Sig(?:Blk|Ign)):\s*(\w+)/ ? sprintf '%s %x', $1, hex($2) & ~0x180000080 : () } <$s>; }
 note('end');
 CODE
 		return <<CONF;
