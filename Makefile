@@ -20,6 +20,11 @@ O   := build/$(VARIANT)
 BIN := $(if $(filter release,$(VARIANT)),build/bin,$(O)/bin)
 T   := $(if $(filter release,$(VARIANT)),build/tests,$(O)/tests)
 
+# As many jobs as processors, unless -j says otherwise.
+ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
+
 include mk/flags.mk
 include mk/build.mk
 include mk/test.mk

@@ -150,6 +150,13 @@ subtest 'gzip' => sub {
 	is ask({ input => 'to be compressed', model => $M })->{body}, $plain->{body}, 'plain for those who do not ask';
 };
 
+subtest 'trace context' => sub {
+	my $id = '0af7651916cd43dd8448eb211c80319c';
+	ask({ input => 'traced', model => $M }, headers => [ Traceparent => "00-$id-b7ad6b7169203331-01" ]);
+	like $openai->stats->{log}[-1]{headers}{traceparent}, qr/^00-$id-[0-9a-f]{16}-01$/, 'the provider sees the same trace';
+	unlike $openai->stats->{log}[-1]{headers}{traceparent}, qr/b7ad6b7169203331/, 'and a span of our own';
+};
+
 subtest 'counters' => sub {
 	is metric('gatewayd_elements_total{source="bought"}'), $openai->stats->{inputs}, 'bought';
 	is metric('openai_tokens_used_total{model="text-embedding-3-large",type="prompt"}'), 2, 'paid tokens';
