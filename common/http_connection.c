@@ -422,8 +422,11 @@ static void settle(struct http_connection *c)
 	}
 	enum http_watch watch = wanted_watch(c);
 	if (watch != c->watch || c->rewatch || (watch == HTTP_WATCH_BODY && c->got_input) ||
-		(watch == HTTP_WATCH_WRITE && c->wrote))
+		(watch == HTTP_WATCH_WRITE && c->wrote)) {
 		http_server_watch(c, watch);
+		if (watch == HTTP_WATCH_WRITE)
+			c->unsent_bytes = http_output_unsent(c->fd);
+	}
 	c->rewatch = c->got_input = c->wrote = false;
 }
 
@@ -544,6 +547,11 @@ void http_connection_timed_out(struct http_connection *c)
 			c->broken = true;
 		break;
 	case HTTP_WATCH_WRITE:
+		if (http_output_unsent(c->fd) < c->unsent_bytes) {
+			c->unsent_bytes = http_output_unsent(c->fd);
+			http_server_watch(c, HTTP_WATCH_WRITE);
+			return;
+		}
 		c->broken = c->reset = true;
 		break;
 	default:

@@ -1,8 +1,10 @@
 #include "common/http_server_private.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -139,6 +141,12 @@ enum http_flush http_output_flush(struct http_output *out, int fd, bool *wrote)
 			return HTTP_FLUSH_BLOCKED;
 	}
 	return HTTP_FLUSHED;
+}
+
+int http_output_unsent(int fd)
+{
+	int n;
+	return ioctl(fd, SIOCOUTQ, &n) ? 0 : n;
 }
 
 void http_output_free(struct http_output *out)

@@ -64,6 +64,11 @@ int http_output_add(struct http_output *out, const char *prefix, size_t prefix_l
 	struct slice slice, bool is_body);
 /* Write what the kernel takes. *wrote says whether it took any byte. */
 enum http_flush http_output_flush(struct http_output *out, int fd, bool *wrote);
+/*
+ * Bytes that the kernel has and the peer has not taken. It falls with every read of a slow client,
+ * long before the socket is writable again: that takes a third of the send buffer, megabytes.
+ */
+int http_output_unsent(int fd);
 /* Release everything that was not written. */
 void http_output_free(struct http_output *out);
 
@@ -169,6 +174,7 @@ struct http_connection {
 	bool linger;           /* the client may still be sending when we close */
 	bool broken;           /* to be torn down when nobody's call is on the stack */
 	bool reset;            /* ... with RST */
+	int unsent_bytes;      /* in the kernel, when the deadline for writing began */
 	unsigned turns_left;   /* requests until others have their turn */
 	char peer[48];
 };

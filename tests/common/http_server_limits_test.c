@@ -349,6 +349,52 @@ static void a_client_that_takes_nothing_is_reset(void **state)
 	world_free();
 }
 
+#define SIP_BYTES    (32 * 1024)
+#define SIP_PAUSE_MS 10
+
+struct sipping {
+	struct client *client;
+	struct timer *timer;
+	char *cup;
+	size_t drunk;
+};
+
+static void sip(void *arg)
+{
+	struct sipping *s = arg;
+	ssize_t n = recv(s->client->fd, s->cup, SIP_BYTES, MSG_DONTWAIT);
+	if (n > 0)
+		s->drunk += (size_t)n;
+	if (n == 0 || (n < 0 && errno != EAGAIN))
+		s->client->closed = true;
+	else
+		timer_arm(s->timer, SIP_PAUSE_MS);
+}
+
+/* Slower than the kernel's send buffer makes room that it tells us of. */
+static void a_client_that_takes_little_is_not_reset(void **state)
+{
+	(void)state;
+	struct client c;
+	struct sipping s = {.client = &c};
+	options.write_timeout_ms = 80;
+	world_make(&options);
+	s.timer = timer_new(world.loop, sip, &s);
+	s.cup = malloc(SIP_BYTES);
+	assert_true(s.timer && s.cup);
+	client_connect(&c);
+	event_del(c.readable);
+	client_send(&c, "GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+	timer_arm(s.timer, SIP_PAUSE_MS);
+	WAIT_UNTIL(c.closed || s.drunk > BIG_BYTES / 3);
+	assert_false(c.closed);
+	assert_int_equal(world.aborted, 0);
+	timer_free(&s.timer);
+	free(s.cup);
+	client_close(&c);
+	world_free();
+}
+
 static void connections_are_bounded(void **state)
 {
 	(void)state;
@@ -580,6 +626,7 @@ int main(void)
 		cmocka_unit_test_setup(waiting_has_an_end, set_up),
 		cmocka_unit_test_setup(a_handler_may_take_its_time, set_up),
 		cmocka_unit_test_setup(a_client_that_takes_nothing_is_reset, set_up),
+		cmocka_unit_test_setup(a_client_that_takes_little_is_not_reset, set_up),
 		cmocka_unit_test_setup(connections_are_bounded, set_up),
 		cmocka_unit_test_setup(running_out_of_descriptors_passes, set_up),
 		cmocka_unit_test_setup(draining_lets_everybody_finish, set_up),
