@@ -386,7 +386,8 @@ static enum http_watch wanted_watch(const struct http_connection *c)
 {
 	switch (c->state) {
 	case HTTP_STATE_IDLE:
-		return HTTP_WATCH_IDLE;
+		/* With input it waits for its turn, not for the client. */
+		return c->in_len > 0 ? HTTP_WATCH_NONE : HTTP_WATCH_IDLE;
 	case HTTP_STATE_HEAD:
 		return HTTP_WATCH_HEAD;
 	case HTTP_STATE_LINGER:
@@ -397,7 +398,8 @@ static enum http_watch wanted_watch(const struct http_connection *c)
 	const struct http_exchange *x = c->exchange;
 	if (c->blocked)
 		return HTTP_WATCH_WRITE;
-	if (x->body_done || (c->state == HTTP_STATE_EXCHANGE && x->paused))
+	bool answering = c->state == HTTP_STATE_EXCHANGE && (x->paused || x->responded);
+	if (x->body_done || answering)
 		return HTTP_WATCH_NONE;
 	return HTTP_WATCH_BODY;
 }
@@ -536,6 +538,11 @@ void http_connection_timed_out(struct http_connection *c)
 		408, "The request header did not arrive in time."};
 	static const struct http_refusal late_body = {
 		408, "The request body did not arrive in time."};
+	/* A call of this turn may have changed what we wait for: then nobody is late. */
+	if (c->watch != wanted_watch(c)) {
+		run(c);
+		return;
+	}
 	switch (c->watch) {
 	case HTTP_WATCH_HEAD:
 		refuse_head(c, &late_head);

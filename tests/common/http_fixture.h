@@ -275,25 +275,31 @@ static inline int listen_tcp(struct sockaddr_in *address)
 		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof *address;
 	assert_int_equal(bind(fd, (struct sockaddr *)address, len), 0);
-	assert_int_equal(listen(fd, 64), 0);
+	assert_int_equal(listen(fd, 1024), 0);
 	assert_int_equal(getsockname(fd, (struct sockaddr *)address, &len), 0);
 	return fd;
 }
 
-static inline void world_make(const struct http_server_options *options)
+static inline void world_make_with(
+	const struct http_server_options *options, const struct http_server_events *events)
 {
 	world = (struct world){0};
 	world.loop = loop_new();
 	assert_non_null(world.loop);
 	world.patience = timer_new(world.loop, world_late, NULL);
 	assert_non_null(world.patience);
-	world.server = http_server_new(world.loop, options, &server_events, &world);
+	world.server = http_server_new(world.loop, options, events, &world);
 	assert_non_null(world.server);
 	assert_int_equal(http_server_listen(world.server, listen_tcp(&world.address)), 0);
 	world.big = malloc(BIG_BYTES);
 	assert_non_null(world.big);
 	for (size_t i = 0; i < BIG_BYTES; i++)
 		world.big[i] = (char)('a' + i % 23);
+}
+
+static inline void world_make(const struct http_server_options *options)
+{
+	world_make_with(options, &server_events);
 }
 
 static inline void world_free(void)

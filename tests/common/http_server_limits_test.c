@@ -444,7 +444,14 @@ static void running_out_of_descriptors_passes(void **state)
 	turn_some();
 	assert_int_equal(log_lines(LOG_LEVEL_WARN), lines);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
-	WAIT_FOR_TEXT(&c, "hello");
+	WAIT_UNTIL(client_has(&c, "hello") || c.closed);
+	if (c.closed) {
+		/* valgrind keeps the limit by closing what the kernel had accepted. */
+		client_close(&c);
+		client_connect(&c);
+		client_send(&c, HELLO);
+		WAIT_FOR_TEXT(&c, "hello");
+	}
 	client_close(&c);
 	world_free();
 }
