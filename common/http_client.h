@@ -40,6 +40,14 @@ enum http_call_outcome {
 	HTTP_CALL_BUSY,      /* over max_calls; not sent */
 };
 
+/* AWS Signature Version 4, made by libcurl. The header x-amz-content-sha256 (also of a GET) and,
+ * for temporary credentials, x-amz-security-token are the caller's to set; all headers are signed.
+ */
+struct http_call_signature {
+	const char *region, *service;
+	const char *access_key, *secret;
+};
+
 struct http_call_options {
 	const char *method;          /* "POST" */
 	const char *url;             /* http or https; the path goes out as it is */
@@ -49,6 +57,8 @@ struct http_call_options {
 	uint32_t connect_timeout_ms; /* 0: timeout_ms alone */
 	uint32_t timeout_ms;         /* the whole call, waiting for a connection included */
 	size_t max_response_bytes;
+	bool keep_encoding; /* the answer's body as it was sent, whatever its Content-Encoding */
+	const struct http_call_signature *signature; /* NULL: none; copied */
 };
 
 struct http_call_result {

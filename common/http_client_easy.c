@@ -1,6 +1,7 @@
 #include "common/http_client_easy.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -24,7 +25,6 @@ CURL *http_client_easy_new(const char *user_agent, const char *ca_file)
 	SET(CURLOPT_TCP_NODELAY, 1L);
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
 	SET(CURLOPT_PATH_AS_IS, 1L);
-	SET(CURLOPT_ACCEPT_ENCODING, "");
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	SET(CURLOPT_BUFFERSIZE, READ_BYTES);
 	SET(CURLOPT_USERAGENT, user_agent);
@@ -84,12 +84,12 @@ static bool add_empty_header(struct curl_slist **list, const char *line, size_t 
 	return ok;
 }
 
-static bool copy_headers(struct curl_slist **list, const char *const *headers)
+static bool copy_headers(struct curl_slist **list, const char *const *headers, bool is_signed)
 {
-	/* libcurl would add these two on its own. */
-	if (!add_header(list, "Expect:"))
+	/* libcurl would add these two on its own. It would also sign what must not be sent. */
+	if (!is_signed && !add_header(list, "Expect:"))
 		return false;
-	bool has_type = false;
+	bool has_type = is_signed;
 	for (; headers && *headers; headers++) {
 		const char *colon = strchr(*headers, ':');
 		size_t name_len = colon ? (size_t)(colon - *headers) : 0;
@@ -102,6 +102,26 @@ static bool copy_headers(struct curl_slist **list, const char *const *headers)
 	return has_type || add_header(list, "Content-Type:");
 }
 
+/* The handle still has the signature of another call. */
+static CURLcode set_signature(CURL *easy, const struct http_call_signature *signature)
+{
+	char provider[256];
+	CURLcode rc = CURLE_OK;
+	SET(CURLOPT_USERNAME, signature ? signature->access_key : (const char *)NULL);
+	SET(CURLOPT_PASSWORD, signature ? signature->secret : (const char *)NULL);
+	if (!signature) {
+		SET(CURLOPT_AWS_SIGV4, (const char *)NULL);
+		SET(CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
+		return rc;
+	}
+	int len = snprintf(
+		provider, sizeof provider, "aws:amz:%s:%s", signature->region, signature->service);
+	if (len < 0 || (size_t)len >= sizeof provider)
+		return CURLE_BAD_FUNCTION_ARGUMENT;
+	SET(CURLOPT_AWS_SIGV4, provider);
+	return rc;
+}
+
 static CURLcode set_options(
 	CURL *easy, const struct http_call_options *options, struct curl_slist *headers)
 {
@@ -112,15 +132,16 @@ static CURLcode set_options(
 	/* NULL: the proxy variables of the environment. */
 	SET(CURLOPT_PROXY, options->unix_socket ? "" : (const char *)NULL);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long)options->connect_timeout_ms);
-	return rc;
+	SET(CURLOPT_ACCEPT_ENCODING, options->keep_encoding ? (const char *)NULL : "");
+	return rc ? rc : set_signature(easy, options->signature);
 }
 
 CURLcode http_client_easy_set(
 	CURL *easy, const struct http_call_options *options, struct curl_slist **headers)
 {
 	struct curl_slist *list = NULL;
-	CURLcode rc = copy_headers(&list, options->headers) ? set_options(easy, options, list)
-							    : CURLE_OUT_OF_MEMORY;
+	bool ok = copy_headers(&list, options->headers, options->signature != NULL);
+	CURLcode rc = ok ? set_options(easy, options, list) : CURLE_OUT_OF_MEMORY;
 	*headers = list;
 	return rc;
 }

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "gatewayd/s3_client.h"
+
 #define AT(member) offsetof(struct gatewayd_conf, member)
 
 const struct config_row gatewayd_conf_rows[] = {
@@ -100,8 +102,8 @@ const struct config_row gatewayd_conf_rows[] = {
 		.type = CONFIG_CHOICE,
 		.offset = AT(store),
 		.def = "dir",
-		.choices = "none|dir",
-		.help = "where embeddings are kept for good"},
+		.choices = "none|dir|s3|dir,s3",
+		.help = "where embeddings are kept for good; dir,s3: a directory in front of a bucket"},
 	{.flag = "store-dir",
 		.env = "STORE_DIR",
 		.type = CONFIG_PATH,
@@ -129,7 +131,7 @@ const struct config_row gatewayd_conf_rows[] = {
 		.def = "1s",
 		.min = 1,
 		.max = 60000,
-		.help = "a look-up in the store that takes longer is given up and the text is bought"},
+		.help = "longest wait for one look-up, and for a store that answers none; a request waits 2 ms more for each element"},
 	{.flag = "store-queue",
 		.env = "STORE_QUEUE",
 		.type = CONFIG_INT,
@@ -138,6 +140,65 @@ const struct config_row gatewayd_conf_rows[] = {
 		.min = 1,
 		.max = 1 << 20,
 		.help = "objects waiting to be stored; more are dropped and counted"},
+	{.flag = "store-parallel",
+		.env = "STORE_PARALLEL",
+		.type = CONFIG_INT,
+		.offset = AT(store_parallel),
+		.def = "64",
+		.min = 1,
+		.max = 4096,
+		.help = "look-ups of one request in the store at a time"},
+	{.flag = "store-legacy-read",
+		.env = "STORE_LEGACY_READ",
+		.type = CONFIG_BOOL,
+		.offset = AT(store_legacy_read),
+		.def = "on",
+		.help = "also look for what the Python gateway stored (not with the mock, nor with CACHE_SCOPE=per-key)"},
+	{.flag = "store-legacy-layout",
+		.env = "STORE_LEGACY_LAYOUT",
+		.type = CONFIG_CHOICE,
+		.offset = AT(store_legacy_layout),
+		.def = "embeddings",
+		.choices = "embeddings|hashed",
+		.help = "where it did: embeddings/SHA256.json.gz, or first 4 hex/SHA256"},
+	{.flag = "s3-bucket",
+		.env = "S3_BUCKET",
+		.type = CONFIG_STRING,
+		.offset = AT(s3_bucket),
+		.def = "embedding-gateway",
+		.help = "bucket of the s3 store"},
+	{.flag = "s3-endpoint-url",
+		.env = "S3_ENDPOINT_URL",
+		.env_alias = "S3_ENDPOINT",
+		.type = CONFIG_URL,
+		.offset = AT(s3_endpoint),
+		.help = "S3 server (MinIO, Ceph...), path-style; empty: AWS in AWS_REGION"},
+	{.flag = "aws-region",
+		.env = "AWS_REGION",
+		.type = CONFIG_STRING,
+		.offset = AT(s3_region),
+		.def = "us-east-1",
+		.help = "region that requests to the s3 store are signed for"},
+	{.env = "AWS_ACCESS_KEY_ID",
+		.type = CONFIG_SECRET,
+		.offset = AT(s3_access_key),
+		.help = "access key of the s3 store"},
+	{.env = "AWS_SECRET_ACCESS_KEY",
+		.type = CONFIG_SECRET,
+		.offset = AT(s3_secret),
+		.help = "its secret"},
+	{.env = "AWS_SESSION_TOKEN",
+		.type = CONFIG_SECRET,
+		.offset = AT(s3_session_token),
+		.help = "its session token, when the credentials are temporary"},
+	{.flag = "s3-timeout",
+		.env = "S3_TIMEOUT",
+		.type = CONFIG_MS,
+		.offset = AT(s3_timeout_ms),
+		.def = "30s",
+		.min = 100,
+		.max = 600000,
+		.help = "longest time for storing one object in one attempt"},
 	{.section = "Provider",
 		.flag = "provider",
 		.env = "PROVIDER",
@@ -228,8 +289,14 @@ const char *gatewayd_conf_check(const void *arg)
 	const struct gatewayd_conf *conf = arg;
 	if (conf->instance >= conf->instances)
 		return "GATEWAYD_INSTANCE must be less than GATEWAYD_INSTANCES";
-	if (conf->store == CONF_STORE_DIR && !*conf->store_dir)
+	bool dir = conf->store == CONF_STORE_DIR || conf->store == CONF_STORE_DIR_S3;
+	bool s3 = conf->store == CONF_STORE_S3 || conf->store == CONF_STORE_DIR_S3;
+	if (dir && !*conf->store_dir)
 		return "STORE=dir needs STORE_DIR";
+	if (s3 && (!*conf->s3_access_key || !*conf->s3_secret))
+		return "STORE=s3 needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+	if (s3 && !s3_bucket_valid(conf->s3_bucket))
+		return "S3_BUCKET is not a name that a bucket can have";
 	return NULL;
 }
 

@@ -8,7 +8,8 @@
 #include "common/daemon.h"
 
 enum conf_provider { CONF_PROVIDER_OPENAI, CONF_PROVIDER_MOCK };
-enum conf_store { CONF_STORE_NONE, CONF_STORE_DIR };
+enum conf_store { CONF_STORE_NONE, CONF_STORE_DIR, CONF_STORE_S3, CONF_STORE_DIR_S3 };
+enum conf_legacy_layout { CONF_LEGACY_EMBEDDINGS, CONF_LEGACY_HASHED };
 enum conf_scope { CONF_SCOPE_SHARED, CONF_SCOPE_PER_KEY };
 enum conf_encoding { CONF_ENCODING_BASE64, CONF_ENCODING_FLOAT };
 
@@ -34,6 +35,12 @@ struct gatewayd_conf {
 	bool store_dir_fsync;
 	int64_t store_deadline_ms;
 	int64_t store_queue;
+	int64_t store_parallel;
+	bool store_legacy_read;
+	int store_legacy_layout; /* enum conf_legacy_layout */
+	char *s3_bucket, *s3_endpoint, *s3_region;
+	char *s3_access_key, *s3_secret, *s3_session_token;
+	int64_t s3_timeout_ms;
 
 	int provider; /* enum conf_provider; mock too when the key is the placeholder */
 	char *openai_base_url;

@@ -21,6 +21,8 @@
 #include "gatewayd/provider_mock.h"
 #include "gatewayd/provider_openai.h"
 #include "gatewayd/store_dir.h"
+#include "gatewayd/store_s3.h"
+#include "gatewayd/store_tiers.h"
 
 #define MAX_QUEUED_JOBS 65536
 #define MAX_FLIGHTS     (1u << 20)
@@ -78,10 +80,8 @@ static void make_provider(struct parts *parts, const struct gatewayd_conf *conf)
 		"provider");
 }
 
-static void make_store(struct gateway *gateway, const struct gatewayd_conf *conf)
+static struct store *make_dir_store(const struct gateway *gateway, const struct gatewayd_conf *conf)
 {
-	if (conf->store == CONF_STORE_NONE)
-		return;
 	struct store_dir_options options = {
 		.dir = conf->store_dir,
 		.prefix = gateway->provider->ops->store_prefix,
@@ -89,9 +89,45 @@ static void make_store(struct gateway *gateway, const struct gatewayd_conf *conf
 		.fsync = conf->store_dir_fsync ? STORE_FSYNC_FULL : STORE_FSYNC_NONE,
 		.max_queued_puts = (size_t)conf->store_queue,
 	};
-	gateway->store = store_dir_new(gateway->loop, gateway->workers, &options);
-	if (!gateway->store)
+	struct store *store = store_dir_new(gateway->loop, gateway->workers, &options);
+	if (!store)
 		die(EX_CANTCREAT, "STORE_DIR %s: %s", conf->store_dir, strerror(errno));
+	return store;
+}
+
+static struct store *make_s3_store(const struct gateway *gateway, const struct gatewayd_conf *conf)
+{
+	struct store_s3_options options = {
+		.s3 = {.endpoint = conf->s3_endpoint,
+			.bucket = conf->s3_bucket,
+			.region = conf->s3_region,
+			.access_key = conf->s3_access_key,
+			.secret = conf->s3_secret,
+			.session_token = conf->s3_session_token},
+		.prefix = gateway->provider->ops->store_prefix,
+		.max_queued_puts = (size_t)conf->store_queue,
+		.put_timeout_ms = (uint32_t)conf->s3_timeout_ms,
+	};
+	return must(store_s3_new(gateway->loop, gateway->workers, &options), "s3 store");
+}
+
+static void make_store(struct gateway *gateway, const struct gatewayd_conf *conf)
+{
+	switch ((enum conf_store)conf->store) {
+	case CONF_STORE_NONE:
+		break;
+	case CONF_STORE_DIR:
+		gateway->store = make_dir_store(gateway, conf);
+		break;
+	case CONF_STORE_S3:
+		gateway->store = make_s3_store(gateway, conf);
+		break;
+	case CONF_STORE_DIR_S3:
+		gateway->store = must(store_tiers_new(gateway->loop, make_dir_store(gateway, conf),
+					      make_s3_store(gateway, conf)),
+			"tiers of the store");
+		break;
+	}
 }
 
 static void make_flights(struct gateway *gateway, const struct gatewayd_conf *conf)

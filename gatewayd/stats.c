@@ -36,6 +36,7 @@ enum family {
 	STORE_LOOK_UPS,
 	STORE_DEADLINES,
 	STORE_PUTS,
+	STORE_DENIED,
 	STORE_PENDING,
 	STORE_READ_BYTES,
 	STORE_WRITTEN_BYTES,
@@ -119,23 +120,30 @@ const struct metric_family gatewayd_families[] = {
 		.help = "Objects not put in memory: too large, or no room."},
 	[STORE_LOOK_UPS] = {.name = "gatewayd_store_look_ups_total",
 		.type = METRIC_COUNTER,
-		.labels = {"result"},
-		.help = "Look-ups in the store."},
+		.labels = {"store", "result"},
+		.help = "Look-ups in each store (dir, s3): hit, miss, legacy, legacy_miss, corrupt, error, abandoned."},
 	[STORE_DEADLINES] = {.name = "gatewayd_store_deadline_total",
 		.type = METRIC_COUNTER,
 		.help = "Look-ups in the store that took too long and were bought instead."},
 	[STORE_PUTS] = {.name = "gatewayd_store_puts_total",
 		.type = METRIC_COUNTER,
-		.labels = {"result"},
-		.help = "Objects stored, given up or dropped because the queue was full."},
+		.labels = {"store", "result"},
+		.help = "Objects stored, given up or dropped because the queue was full; attempts that failed."},
+	[STORE_DENIED] = {.name = "gatewayd_store_denied_total",
+		.type = METRIC_COUNTER,
+		.labels = {"store"},
+		.help = "Attempts that the store refused for the credentials: check keys, clock and policy."},
 	[STORE_PENDING] = {.name = "gatewayd_store_puts_pending",
 		.type = METRIC_GAUGE,
+		.labels = {"store"},
 		.help = "Objects waiting to be stored."},
 	[STORE_READ_BYTES] = {.name = "gatewayd_store_read_bytes_total",
 		.type = METRIC_COUNTER,
+		.labels = {"store"},
 		.help = "Compressed bytes read from the store."},
 	[STORE_WRITTEN_BYTES] = {.name = "gatewayd_store_written_bytes_total",
 		.type = METRIC_COUNTER,
+		.labels = {"store"},
 		.help = "Compressed bytes written to the store."},
 	[PROVIDER_ATTEMPTS] = {.name = "gatewayd_provider_attempts_total",
 		.type = METRIC_COUNTER,
@@ -196,20 +204,32 @@ static void collect_cache(const struct stats *stats)
 	set(stats, CACHE_REFUSED, (double)cache.refused);
 }
 
-static void collect_store(const struct stats *stats)
+static void set_labels(const struct stats *stats, enum family family, const char *first,
+	const char *second, uint64_t value)
 {
-	const struct store_stats *store = store_stats(stats->gateway->store);
-	set_label(stats, STORE_LOOK_UPS, "hit", (double)store->hits);
-	set_label(stats, STORE_LOOK_UPS, "legacy", (double)store->legacy_hits);
-	set_label(stats, STORE_LOOK_UPS, "miss", (double)store->misses);
-	set_label(stats, STORE_LOOK_UPS, "corrupt", (double)store->corrupt);
-	set_label(stats, STORE_LOOK_UPS, "error", (double)store->get_errors);
-	set_label(stats, STORE_PUTS, "stored", (double)store->puts);
-	set_label(stats, STORE_PUTS, "given_up", (double)store->puts_given_up);
-	set_label(stats, STORE_PUTS, "dropped", (double)store->puts_dropped);
-	set(stats, STORE_PENDING, (double)store_puts_pending(stats->gateway->store));
-	set(stats, STORE_READ_BYTES, (double)store->read_bytes);
-	set(stats, STORE_WRITTEN_BYTES, (double)store->written_bytes);
+	metric_set(
+		metric(stats->metrics, &gatewayd_families[family], first, second), (double)value);
+}
+
+static void collect_store(const struct stats *stats, const struct store *store)
+{
+	const char *kind = store_kind(store);
+	const struct store_stats *of = store_stats(store);
+	set_labels(stats, STORE_LOOK_UPS, kind, "hit", of->hits);
+	set_labels(stats, STORE_LOOK_UPS, kind, "legacy", of->legacy_hits);
+	set_labels(stats, STORE_LOOK_UPS, kind, "legacy_miss", of->legacy_misses);
+	set_labels(stats, STORE_LOOK_UPS, kind, "miss", of->misses - of->corrupt);
+	set_labels(stats, STORE_LOOK_UPS, kind, "corrupt", of->corrupt);
+	set_labels(stats, STORE_LOOK_UPS, kind, "error", of->get_errors);
+	set_labels(stats, STORE_LOOK_UPS, kind, "abandoned", of->abandoned);
+	set_labels(stats, STORE_PUTS, kind, "stored", of->puts);
+	set_labels(stats, STORE_PUTS, kind, "failed", of->put_errors);
+	set_labels(stats, STORE_PUTS, kind, "given_up", of->puts_given_up);
+	set_labels(stats, STORE_PUTS, kind, "dropped", of->puts_dropped);
+	set_label(stats, STORE_DENIED, kind, (double)of->denied);
+	set_label(stats, STORE_PENDING, kind, (double)store_puts_pending(store));
+	set_label(stats, STORE_READ_BYTES, kind, (double)of->read_bytes);
+	set_label(stats, STORE_WRITTEN_BYTES, kind, (double)of->written_bytes);
 }
 
 static void collect(void *arg)
@@ -224,8 +244,9 @@ static void collect(void *arg)
 	set(stats, STORE_DEADLINES, (double)flights->store_deadlines);
 	set(stats, FLIGHTS, (double)flights_under_way(gateway->flights));
 	collect_cache(stats);
-	if (gateway->store)
-		collect_store(stats);
+	const struct store *store;
+	for (unsigned i = 0; gateway->store && (store = store_tier(gateway->store, i)); i++)
+		collect_store(stats, store);
 	if (!gateway->mock) {
 		const struct provider_openai_counters *openai = provider_openai_counters(
 			gateway->provider);

@@ -15,8 +15,14 @@
 /* The backend had no room for one more. */
 #define BUSY_MS         20
 #define LOG_INTERVAL_US (60ull * 1000 * 1000)
+/* Between two tries whether the server is back. */
+#define AWAY_MIN_MS    100
+#define AWAY_MAX_MS    5000
+#define AWAY_FACTOR    2
+#define DRAIN_RETRY_MS 250
 
 static void retry_due(void *arg);
+static void probe(void *arg);
 static void pump(struct store *store);
 
 /* ---- Names ---- */
@@ -28,6 +34,26 @@ size_t store_object_name(const char *prefix, const struct digest *key, char name
 	int len = snprintf(name, STORE_NAME_BYTES, "%sembeddings/%s.json.gz", prefix, hex);
 	BUG_ON(len < 0 || len >= STORE_NAME_BYTES);
 	return (size_t)len;
+}
+
+size_t store_legacy_name(
+	enum store_layout layout, const struct digest *key, char name[STORE_NAME_BYTES])
+{
+	if (layout == STORE_LAYOUT_EMBEDDINGS)
+		return store_object_name("", key, name);
+	char hex[DIGEST_HEX + 1];
+	digest_hex(key, hex);
+	int len = snprintf(name, STORE_NAME_BYTES, "%.4s/%s", hex, hex);
+	BUG_ON(len < 0 || len >= STORE_NAME_BYTES);
+	return (size_t)len;
+}
+
+void store_get_name(const struct store_get *get, const char *prefix, char name[STORE_NAME_BYTES])
+{
+	if (get->legacy)
+		store_legacy_name(get->layout, &get->key, name);
+	else
+		store_object_name(prefix, &get->key, name);
 }
 
 int store_object_key(struct span file_name, struct digest *key)
@@ -62,13 +88,19 @@ int store_init(struct store *store, struct loop *loop, const struct store_backen
 	TAILQ_INIT(&store->queued);
 	TAILQ_INIT(&store->waiting);
 	deferred_init(&store->drained, tell_drained, store);
+	backoff_init(&store->away_backoff, AWAY_MIN_MS, AWAY_MAX_MS, AWAY_FACTOR);
 	store->retry_timer = timer_new(loop, retry_due, store);
-	return store->retry_timer ? 0 : -1;
+	store->probe_timer = timer_new(loop, probe, store);
+	if (store->retry_timer && store->probe_timer)
+		return 0;
+	store_uninit(store);
+	return -1;
 }
 
 void store_uninit(struct store *store)
 {
 	timer_free(&store->retry_timer);
+	timer_free(&store->probe_timer);
 }
 
 /* What the backend runs holds on to the store: it goes when all of it has ended. */
@@ -104,6 +136,12 @@ void store_free(struct store **store_)
 	while ((get = TAILQ_FIRST(&store->gets)))
 		store_get_cancel(&get);
 	struct store_put *put;
+	size_t lost = store->n_puts - store->running_puts;
+	if (lost) {
+		store->stats.puts_dropped += lost;
+		log_fields(LOG_LEVEL_WARN, NULL, "embeddings that were not stored are lost",
+			LOG_STR("store", store->backend->kind), LOG_INT("objects", lost));
+	}
 	while ((put = TAILQ_FIRST(&store->queued)))
 		drop_put(store, &store->queued, put);
 	while ((put = TAILQ_FIRST(&store->waiting)))
@@ -132,22 +170,22 @@ static bool log_allowed(struct store *store, struct store_log_limit *limit, uint
 	return true;
 }
 
-static void log_problem(struct store *store, struct store_log_limit *limit, const char *sentence,
-	const struct digest *key, const char *reason)
+static void log_problem(struct store *store, struct store_log_limit *limit, enum log_level level,
+	const char *sentence, const struct digest *key, const char *reason)
 {
 	uint64_t before;
 	char hex[DIGEST_HEX + 1];
 	if (!log_allowed(store, limit, &before))
 		return;
 	digest_hex(key, hex);
-	log_fields(LOG_LEVEL_WARN, NULL, sentence, LOG_STR("store", store->backend->kind),
+	log_fields(level, NULL, sentence, LOG_STR("store", store->backend->kind),
 		LOG_STR("key", hex), LOG_STR("reason", reason),
 		LOG_INT("not_logged_since", before));
 }
 
 /* ---- Get ---- */
 
-struct store_get *store_get_start(struct store *store, const struct digest *key,
+static struct store_get *new_get(struct store *store, const struct digest *key,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg)
 {
 	struct store_get *get = calloc(1, store->backend->get_bytes);
@@ -157,6 +195,14 @@ struct store_get *store_get_start(struct store *store, const struct digest *key,
 	get->key = *key;
 	get->done = done;
 	get->arg = arg;
+	return get;
+}
+
+static struct store_get *begin_get(struct store_get *get)
+{
+	if (!get)
+		return NULL;
+	struct store *store = get->store;
 	if (store->backend->get(get)) {
 		store->stats.get_errors++;
 		free(get);
@@ -166,6 +212,24 @@ struct store_get *store_get_start(struct store *store, const struct digest *key,
 	store->n_gets++;
 	TAILQ_INSERT_TAIL(&store->gets, get, place);
 	return get;
+}
+
+struct store_get *store_get_start(struct store *store, const struct digest *key,
+	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg)
+{
+	return begin_get(new_get(store, key, done, arg));
+}
+
+struct store_get *store_get_legacy_start(struct store *store, enum store_layout layout,
+	const struct digest *key,
+	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg)
+{
+	struct store_get *get = new_get(store, key, done, arg);
+	if (get) {
+		get->legacy = true;
+		get->layout = layout;
+	}
+	return begin_get(get);
 }
 
 static void leave_gets(struct store_get *get)
@@ -183,12 +247,24 @@ void store_get_cancel(struct store_get **get_)
 	BUG_ON(get->cancelled);
 	get->cancelled = true;
 	leave_gets(get);
+	if (get->store->backend->cancel)
+		get->store->backend->cancel(get);
+}
+
+static const char *reason_of(const char *reason, int error)
+{
+	return reason ? reason : strerror(error);
 }
 
 static void count_get(struct store *store, const struct store_get *get)
 {
 	struct store_stats *stats = &store->stats;
 	stats->read_bytes += get->read_bytes;
+	stats->denied += get->denied;
+	if (get->abandoned) {
+		stats->abandoned++;
+		return;
+	}
 	switch (get->result) {
 	case STORE_FOUND:
 		stats->hits++;
@@ -197,17 +273,20 @@ static void count_get(struct store *store, const struct store_get *get)
 		stats->legacy_hits++;
 		break;
 	case STORE_MISS:
-		stats->misses++;
+		if (get->legacy && !get->corrupt)
+			stats->legacy_misses++;
+		else
+			stats->misses++;
 		stats->corrupt += get->corrupt;
 		if (get->corrupt)
-			log_problem(store, &store->corrupt_log,
-				"a stored object was corrupt and is deleted", &get->key,
+			log_problem(store, &store->corrupt_log, LOG_LEVEL_WARN,
+				"a stored object is corrupt: it counts as missing", &get->key,
 				get->object.reason);
 		break;
 	case STORE_ERROR:
 		stats->get_errors++;
-		log_problem(store, &store->get_log, "the store cannot be read", &get->key,
-			strerror(get->error));
+		log_problem(store, &store->get_log, get->denied ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN,
+			"the store cannot be read", &get->key, reason_of(get->reason, get->error));
 		break;
 	}
 }
@@ -237,8 +316,16 @@ static struct span copy_span(char **to, struct span from)
 	return copy;
 }
 
+void store_keep_near(struct store *store, const struct stored_fields *fields)
+{
+	if (store->backend->keep_near)
+		store->backend->keep_near(store, fields);
+}
+
 bool store_put(struct store *store, const struct stored_fields *fields)
 {
+	if (store->backend->accept)
+		return store->backend->accept(store, fields);
 	size_t data_bytes = fields->model.len + fields->served_model.len + fields->params.len +
 			    fields->vector.len;
 	struct store_put *put = NULL;
@@ -272,12 +359,20 @@ static void wait_for_retry(struct store *store, struct store_put *put, uint64_t 
 		timer_arm(store->retry_timer, delay_ms);
 }
 
+/* May one more run now? */
+static bool has_slot(const struct store *store)
+{
+	if (store->away)
+		return store->probe_due && store->running_puts == 0;
+	return store->running_puts < store->limits.parallel_puts;
+}
+
 /* Hand queued puts to the backend while slots are free. */
 static void pump(struct store *store)
 {
 	struct store_put *put;
-	while (store->running_puts < store->limits.parallel_puts &&
-		(put = TAILQ_FIRST(&store->queued))) {
+	while (has_slot(store) && (put = TAILQ_FIRST(&store->queued))) {
+		store->probe_due = false;
 		TAILQ_REMOVE(&store->queued, put, place);
 		if (store->backend->put(put)) {
 			wait_for_retry(store, put, BUSY_MS);
@@ -310,12 +405,41 @@ static void retry_due(void *arg)
 	pump(store);
 }
 
+/* No attempt of the put's own: it waits with the others, and is not the next to try. */
+static void wait_for_server(struct store *store, struct store_put *put)
+{
+	TAILQ_INSERT_TAIL(&store->queued, put, place);
+	if (store->away && (store->probe_due || timer_armed(store->probe_timer)))
+		return;
+	store->away = true;
+	uint32_t delay_ms = backoff_next_ms(&store->away_backoff);
+	if (store->draining && delay_ms > DRAIN_RETRY_MS)
+		delay_ms = DRAIN_RETRY_MS;
+	timer_arm(store->probe_timer, delay_ms);
+}
+
+static void probe(void *arg)
+{
+	struct store *store = arg;
+	store->probe_due = true;
+	pump(store);
+}
+
 static void put_failed(struct store *store, struct store_put *put)
 {
 	store->stats.put_errors++;
+	store->stats.denied += put->denied;
 	store->stats.no_space += put->error == ENOSPC || put->error == EDQUOT;
-	log_problem(store, &store->put_log, "the store cannot be written", &put->fields.key,
-		strerror(put->error));
+	log_problem(store, &store->put_log, put->denied ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN,
+		"the store cannot be written", &put->fields.key,
+		reason_of(put->reason, put->error));
+	put->reason = NULL;
+	if (put->away) {
+		put->away = false;
+		wait_for_server(store, put);
+		return;
+	}
+	put->denied = false;
 	put->attempts++;
 	/* What cannot be encoded today cannot be encoded later. */
 	if (put->attempts >= PUT_ATTEMPTS || put->error == EINVAL) {
@@ -333,6 +457,11 @@ void store_put_end(struct store_put *put)
 {
 	struct store *store = put->store;
 	store->running_puts--;
+	if (!put->away && store->away && !store->closed) {
+		store->away = store->probe_due = false;
+		timer_disarm(store->probe_timer);
+		backoff_reset(&store->away_backoff);
+	}
 	if (!put->error) {
 		store->stats.puts++;
 		store->stats.written_bytes += put->written_bytes;
@@ -355,7 +484,18 @@ void store_drain(struct store *store, void (*on_drained)(void *arg), void *arg)
 	store->draining = true;
 	store->on_drained = on_drained;
 	store->on_drained_arg = arg;
+	if (store->backend->drain) {
+		store->backend->drain(store);
+		return;
+	}
+	store->probe_due = store->away;
 	retry_due(store);
+}
+
+void store_drained(struct store *store)
+{
+	if (store->on_drained)
+		loop_defer(store->loop, &store->drained);
 }
 
 /* ---- What others see ---- */
@@ -370,14 +510,29 @@ size_t store_gets_pending(const struct store *store)
 	return store->n_gets;
 }
 
+const struct store *store_tier(const struct store *store, unsigned i)
+{
+	if (store->backend->tier)
+		return store->backend->tier(store, i);
+	return i == 0 ? store : NULL;
+}
+
 size_t store_puts_pending(const struct store *store)
 {
-	return store->n_puts;
+	size_t n = 0;
+	const struct store *tier;
+	for (unsigned i = 0; (tier = store_tier(store, i)); i++)
+		n += tier->n_puts;
+	return n;
 }
 
 uint64_t store_put_bytes_pending(const struct store *store)
 {
-	return store->put_bytes;
+	uint64_t bytes = 0;
+	const struct store *tier;
+	for (unsigned i = 0; (tier = store_tier(store, i)); i++)
+		bytes += tier->put_bytes;
+	return bytes;
 }
 
 const char *store_kind(const struct store *store)

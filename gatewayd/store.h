@@ -2,8 +2,8 @@
 #define GATEWAYD_STORE_H
 
 /*
- * Where bought embeddings outlive the process. One interface for all kinds (dir, later s3, and
- * tiers of both): asynchronous, nothing ever waits on the loop. Same names, same bytes everywhere,
+ * Where bought embeddings outlive the process. One interface for all kinds (dir, s3, and dir in
+ * front of s3): asynchronous, nothing ever waits on the loop. Same names, same bytes everywhere,
  * so copying files moves a cache:
  *
  *   <prefix>embeddings/<sha256 of the element>.json.gz        prefix "" or "mock/"
@@ -30,9 +30,16 @@ struct store_get;
 /* "mock/embeddings/" + 64 + ".json.gz" + NUL fits. */
 #define STORE_NAME_BYTES 112
 
+/* Where a Python gateway kept an answer under the hash of the whole body of its request. */
+enum store_layout {
+	STORE_LAYOUT_EMBEDDINGS, /* embeddings/<sha256>.json.gz */
+	STORE_LAYOUT_HASHED,     /* <first 4 hex>/<sha256> */
+};
+
 enum store_result {
 	STORE_FOUND,  /* object is set */
-	STORE_LEGACY, /* object->json is set: a legacy object under this key */
+	STORE_LEGACY, /* object->json is set, and fields.stored_ms, by the store's own time: a
+			 legacy object under this key */
 	STORE_MISS,   /* also what is newer or larger than we read, and the corrupt (counted) */
 	STORE_ERROR,  /* the store could not tell: I/O error, too busy; to be treated as a miss */
 };
@@ -40,6 +47,9 @@ enum store_result {
 /* Never decrease. Read them at any time on the loop thread. */
 struct store_stats {
 	uint64_t hits, legacy_hits, misses, corrupt, get_errors;
+	uint64_t legacy_misses;             /* of store_get_legacy_start() */
+	uint64_t abandoned;                 /* cancelled before they were answered */
+	uint64_t denied;                    /* attempts that were refused for their credentials */
 	uint64_t puts;                      /* stored */
 	uint64_t put_errors;                /* attempts that failed */
 	uint64_t puts_given_up;             /* after the last attempt */
@@ -56,6 +66,10 @@ struct store_stats {
  */
 struct store_get *store_get_start(struct store *store, const struct digest *key,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg);
+/* Same, for a legacy object alone: by the hash of a whole body. */
+struct store_get *store_get_legacy_start(struct store *store, enum store_layout layout,
+	const struct digest *key,
+	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg);
 /* Not wanted any more: done does not come. Clears the pointer; NULL is fine. Not from inside done
  * for the same get: it is dead by then. */
 void store_get_cancel(struct store_get **get);
@@ -64,15 +78,23 @@ void store_get_cancel(struct store_get **get);
  */
 bool store_put(struct store *store, const struct stored_fields *fields);
 
-/* Finish all puts under way or queued (retries without waiting), then on_drained, never from inside
- * this call. Later puts are dropped; gets go on working. Once. */
+/* Same, but where reading is quicker than where it was found: for what a look-up brought in another
+ * form. Does nothing in a store without tiers. */
+void store_keep_near(struct store *store, const struct stored_fields *fields);
+
+/* Finish all puts under way or queued (retries without waiting, unless the server is away: then as
+ * long as it is), then on_drained, never from inside this call. Later puts are dropped; gets go on
+ * working. Once. */
 void store_drain(struct store *store, void (*on_drained)(void *arg), void *arg);
 
 const struct store_stats *store_stats(const struct store *store);
 size_t store_gets_pending(const struct store *store);
 size_t store_puts_pending(const struct store *store); /* queued, running or waiting for a retry */
 uint64_t store_put_bytes_pending(const struct store *store);
-const char *store_kind(const struct store *store); /* "dir" */
+const char *store_kind(const struct store *store); /* "dir", "s3", "dir,s3" */
+/* The i-th store that this one is made of, itself when it is of one kind; NULL past the last. Each
+ * counts for itself. */
+const struct store *store_tier(const struct store *store, unsigned i);
 
 /* Gets under way end without done; queued puts are dropped (drain first). Work that is on a thread
  * ends by itself: free the store before its workers and its loop. Clears the pointer. */
@@ -82,6 +104,9 @@ void store_free(struct store **store);
 
 /* The object's name below the store's root. Returns its length, without the NUL. */
 size_t store_object_name(const char *prefix, const struct digest *key, char name[STORE_NAME_BYTES]);
+/* Same, of a legacy object, which never has a prefix. */
+size_t store_legacy_name(
+	enum store_layout layout, const struct digest *key, char name[STORE_NAME_BYTES]);
 /* The key in a file name "<64 hex>.json.gz" (lower case); -1 when it is something else. */
 int store_object_key(struct span file_name, struct digest *key);
 

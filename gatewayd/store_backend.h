@@ -9,6 +9,7 @@
 #include <sys/queue.h>
 
 #include "common/loop.h"
+#include "common/retry.h"
 #include "gatewayd/store.h"
 
 struct store_get {
@@ -17,12 +18,17 @@ struct store_get {
 	void (*done)(enum store_result result, struct stored_object *object, void *arg);
 	void *arg;
 	bool cancelled;
+	bool legacy; /* by the hash of a whole body */
+	enum store_layout layout;
 	TAILQ_ENTRY(store_get) place;
 
 	/* What the backend found, set before store_get_end(): */
 	enum store_result result;
-	bool corrupt; /* the result is STORE_MISS for that; object.reason says why */
-	int error;    /* errno of STORE_ERROR */
+	bool corrupt;       /* the result is STORE_MISS for that; object.reason says why */
+	int error;          /* errno of STORE_ERROR */
+	const char *reason; /* says more than error does; lent for store_get_end(), may be NULL */
+	bool denied;
+	bool abandoned; /* ended early, since it was cancelled: says nothing about the store */
 	uint64_t read_bytes;
 	struct stored_object object;
 };
@@ -36,7 +42,10 @@ struct store_put {
 	TAILQ_ENTRY(store_put) place;
 
 	/* What the backend did, set before store_put_end(): */
-	int error; /* errno, 0: stored */
+	int error;          /* errno, 0: stored */
+	const char *reason; /* as of a get */
+	bool denied;
+	bool away; /* nothing answered: the put waits until the server is back */
 	uint64_t written_bytes;
 };
 
@@ -50,6 +59,13 @@ struct store_backend {
 	int (*get)(struct store_get *get);
 	/* Same, with store_put_end(). */
 	int (*put)(struct store_put *put);
+	/* The get is cancelled: it may end sooner. May be NULL. */
+	void (*cancel)(struct store_get *get);
+	/* In place of the queue, for a store made of others; all four or none. */
+	bool (*accept)(struct store *store, const struct stored_fields *fields);
+	void (*keep_near)(struct store *store, const struct stored_fields *fields);
+	void (*drain)(struct store *store); /* then store_drained() */
+	const struct store *(*tier)(const struct store *store, unsigned i);
 	/* It was stored: put->written_bytes are new. May be NULL. */
 	void (*stored)(struct store *store, const struct store_put *put);
 	/* store_free() was called: stop what runs by itself. Gets and puts under way still end. */
@@ -83,6 +99,10 @@ struct store {
 	uint64_t put_bytes;
 	size_t running; /* gets and puts that the backend still has to end */
 	struct timer *retry_timer;
+	/* The server is away: one put at a time tries whether it is back. */
+	bool away, probe_due;
+	struct backoff away_backoff;
+	struct timer *probe_timer;
 	struct deferred drained;
 	void (*on_drained)(void *arg);
 	void *on_drained_arg;
@@ -95,7 +115,10 @@ int store_init(struct store *store, struct loop *loop, const struct store_backen
 	const struct store_limits *limits);
 /* Undo store_init() when the backend could not be made. */
 void store_uninit(struct store *store);
+/* Where the get's object lies, below the store's root. */
+void store_get_name(const struct store_get *get, const char *prefix, char name[STORE_NAME_BYTES]);
 void store_get_end(struct store_get *get);
 void store_put_end(struct store_put *put);
+void store_drained(struct store *store);
 
 #endif

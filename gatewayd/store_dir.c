@@ -153,14 +153,15 @@ static void take_bytes(
 	struct store_get *get, const char *path, int fd, const struct stat *st, struct span bytes)
 {
 	get->read_bytes = bytes.len;
-	switch (stored_object_decode(bytes, &get->key, &get->object)) {
+	switch (stored_object_read(bytes, &get->key, get->legacy, &get->object)) {
 	case STORED_OK:
 		get->result = STORE_FOUND;
 		touch(fd, st);
 		break;
 	case STORED_LEGACY:
 		get->result = STORE_LEGACY;
-		touch(fd, st);
+		/* A touch would make it look younger than it is. */
+		get->object.fields.stored_ms = (uint64_t)st->st_mtim.tv_sec * 1000;
 		break;
 	case STORED_UNKNOWN:
 	case STORED_TOO_LARGE:
@@ -169,7 +170,9 @@ static void take_bytes(
 	case STORED_CORRUPT:
 		get->result = STORE_MISS;
 		get->corrupt = true;
-		remove_corrupt(path, st);
+		/* What others wrote is theirs. */
+		if (!get->legacy)
+			remove_corrupt(path, st);
 		break;
 	case STORED_NO_MEMORY:
 		fail_get(get, ENOMEM);
@@ -188,7 +191,7 @@ static void read_object(struct store_get *get, const char *path, int fd)
 		fail_get(get, EINVAL);
 		return;
 	}
-	if (st.st_size > STORED_OBJECT_MAX_BYTES) {
+	if (st.st_size > stored_object_max_bytes(get->legacy)) {
 		get->result = STORE_MISS;
 		return;
 	}
@@ -214,8 +217,10 @@ static struct dir_get *get_of(struct job *job)
 static void get_work(struct job *job)
 {
 	struct store_get *get = &get_of(job)->get;
-	char path[PATH_MAX];
-	if (object_path(dir_of(get->store), &get->key, path)) {
+	const struct store_dir *dir = dir_of(get->store);
+	char name[STORE_NAME_BYTES], path[PATH_MAX];
+	store_get_name(get, dir->prefix, name);
+	if (path_below(dir, name, path)) {
 		fail_get(get, errno);
 		return;
 	}

@@ -317,7 +317,7 @@ static enum stored_result unpack(struct span bytes, struct stored_object *object
 	size_t json_len;
 	/* As the Python gateway's bucket may hold it when a client stored it without encoding. */
 	bool plain = bytes.len && bytes.data[0] == '{';
-	if (bytes.len > STORED_OBJECT_MAX_BYTES) {
+	if (bytes.len > memory->max_len) {
 		object->reason = "too large";
 		return STORED_TOO_LARGE;
 	}
@@ -349,10 +349,10 @@ static enum stored_result unpack(struct span bytes, struct stored_object *object
 	return STORED_OK;
 }
 
-enum stored_result stored_object_decode(
-	struct span bytes, const struct digest *key, struct stored_object *object)
+static enum stored_result decode(
+	struct span bytes, const struct digest *key, size_t max_bytes, struct stored_object *object)
 {
-	struct buf memory = BUF_INIT(STORED_OBJECT_MAX_BYTES);
+	struct buf memory = BUF_INIT(max_bytes);
 	struct span json, meta;
 	*object = (struct stored_object){0};
 	enum stored_result result = unpack(bytes, object, &memory, &json, &meta);
@@ -370,6 +370,27 @@ enum stored_result stored_object_decode(
 		/* Nothing that points into what is given back. */
 		*object = (struct stored_object){.reason = object->reason};
 		buf_free(&memory);
+	}
+	return result;
+}
+
+enum stored_result stored_object_decode(
+	struct span bytes, const struct digest *key, struct stored_object *object)
+{
+	return decode(bytes, key, STORED_OBJECT_MAX_BYTES, object);
+}
+
+enum stored_result stored_object_read(
+	struct span bytes, const struct digest *key, bool legacy, struct stored_object *object)
+{
+	if (!legacy)
+		return stored_object_decode(bytes, key, object);
+	enum stored_result result = decode(bytes, NULL, STORED_LEGACY_MAX_BYTES, object);
+	/* Written by us: in this place it is the object of one element, which was looked up as such
+	 * before. */
+	if (result == STORED_OK) {
+		stored_object_free(object);
+		result = STORED_UNKNOWN;
 	}
 	return result;
 }

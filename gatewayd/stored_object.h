@@ -20,6 +20,7 @@
  *
  * Safe on any thread.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +31,9 @@
 
 #define STORED_OBJECT_VERSION   1
 #define STORED_OBJECT_MAX_BYTES (8u << 20) /* of the content, and of the gzip member */
+/* Of a legacy object that is looked up by the hash of a whole body: a batch as a Python gateway
+ * kept it. */
+#define STORED_LEGACY_MAX_BYTES (160u << 20)
 #define STORED_MODEL_MAX_BYTES  4096
 #define STORED_PARAMS_MAX_BYTES 32768
 
@@ -77,6 +81,15 @@ int stored_object_encode(const struct stored_fields *fields, struct buf *out);
  */
 enum stored_result stored_object_decode(
 	struct span bytes, const struct digest *key, struct stored_object *object);
+
+/* The same for a store's look-up: a legacy one takes legacy objects alone (ours are UNKNOWN) and
+ * has their limit. */
+enum stored_result stored_object_read(
+	struct span bytes, const struct digest *key, bool legacy, struct stored_object *object);
+static inline int64_t stored_object_max_bytes(bool legacy)
+{
+	return legacy ? STORED_LEGACY_MAX_BYTES : STORED_OBJECT_MAX_BYTES;
+}
 
 /* Move it out of where it was lent. */
 struct stored_object stored_object_take(struct stored_object *object);

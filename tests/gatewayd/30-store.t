@@ -93,7 +93,7 @@ subtest 'a corrupt object is bought again' => sub {
 	spew($path, $bytes);
 	$real->restart;
 	is ask($real, $text)->{headers}{'x-cache'}, 'MISS', 'a miss';
-	like http('GET', $real->url . '/metrics')->{body}, qr/^gatewayd_store_look_ups_total\{result="corrupt"\} 1$/m, 'counted';
+	like http('GET', $real->url . '/metrics')->{body}, qr/^gatewayd_store_look_ups_total\{store="dir",result="corrupt"\} 1$/m, 'counted';
 	$real->restart;
 	is ask($real, $text)->{headers}{'x-cache'}, 'HIT', 'and mended';
 };
