@@ -82,9 +82,27 @@ struct rpc_error {
 struct rpc_client;
 struct rpc_call;
 
+/*
+ * The first exchange of every connection, before anything else: the method is asked without params,
+ * and the answer brings a descriptor. Until then the client does not count as connected. An asker
+ * that is told an error (the peer does not know the method) goes on without.
+ */
+struct rpc_client_attach {
+	const char *method;
+	/* fd is the receiver's. -1: of no use, the connection is closed and made anew later. */
+	int (*on_attached)(struct span result, int fd, void *arg);
+	/* The connection that was attached is over (also from rpc_client_free()). Its socket is the
+	 * receiver's now: that it stays open tells the peer that what was attached is in use. */
+	void (*on_detached)(int socket, void *arg);
+	/* The result of a call that was cancelled meanwhile: it may hold what must be given back.
+	 */
+	void (*on_unclaimed)(struct span result, void *arg);
+};
+
 struct rpc_client_options {
 	uint32_t connect_timeout_ms;
 	uint32_t reconnect_min_ms, reconnect_max_ms; /* backoff with full jitter */
+	const struct rpc_client_attach *attach;      /* NULL: none; outlives the client */
 };
 extern const struct rpc_client_options rpc_client_defaults; /* 200, 10, 1000 */
 
@@ -106,6 +124,10 @@ const char *rpc_client_path(const struct rpc_client *client);
 void rpc_client_wake(struct rpc_client *client);
 /* Calls under way end without a callback. */
 void rpc_client_free(struct rpc_client **client);
+
+/* Tell the peer, without an answer. params is one packed msgpack array (copied). Not connected:
+ * nothing happens. */
+void rpc_client_notify(struct rpc_client *client, const char *method, struct span params);
 
 struct rpc_call_events {
 	/* At most once. result is one msgpack object, borrowed. Chunks follow only if
@@ -173,7 +195,7 @@ struct rpc_server *rpc_server_new(
 /* Serve these as well; 0, or -1 when a name is taken or memory is out. The array ends with a NULL
  * name and must outlive the server. */
 int rpc_server_add(struct rpc_server *server, const struct rpc_method *methods);
-/* Take no new connection; on_drained when the last peer has left. */
+/* Take no new connection; on_drained when the last peer has left (kept ones: closed their end). */
 void rpc_server_drain(struct rpc_server *server, void (*on_drained)(void *arg), void *arg);
 size_t rpc_server_connections(const struct rpc_server *server);
 size_t rpc_server_requests(const struct rpc_server *server); /* under way */
@@ -207,5 +229,33 @@ uint64_t rpc_request_credit(const struct rpc_request *request);
 void rpc_request_send_chunk(struct rpc_request *request, struct slice data, bool end);
 /* The rest of the answer will not come: the asker gets on_done with RPC_CANCELLED. */
 void rpc_request_abort(struct rpc_request *request);
+
+/* ---- A peer beyond one request ---- */
+
+struct rpc_asker;
+struct rpc_asker_events {
+	/* One that rpc itself does not know; params is one packed array. May be NULL. */
+	void (*on_notification)(struct span method, struct span params, void *arg);
+	/* The peer has closed its end, or the server is freed: after the on_cancel of its requests,
+	 * exactly once. May come long after rpc_asker_cut_off(). The asker is dead. */
+	void (*on_gone)(void *arg);
+};
+struct rpc_asker *rpc_request_asker(const struct rpc_request *request);
+/* Nothing was said on this connection before. */
+bool rpc_request_is_first(const struct rpc_request *request);
+/* Answer such a first request, with a descriptor beside the result; fd stays the caller's. The
+ * request is dead afterwards. */
+void rpc_request_reply_descriptor(struct rpc_request *request, struct span result, int fd);
+/*
+ * This peer may hold something of ours until it closes its end: whenever we end the connection
+ * (it broke the rules, it does not read), only our side is shut down, and what still comes is
+ * dropped, until then. Once for an asker. -1 when out of memory.
+ */
+int rpc_asker_keep(struct rpc_asker *asker, const struct rpc_asker_events *events, void *arg);
+/* The arg of rpc_asker_keep(); NULL before. */
+void *rpc_asker_context(const struct rpc_asker *asker);
+/* It broke the rules of a layer above: as if it had broken ours. Only from on_notification and
+ * serve(); in serve(), answer first. reason is static. */
+void rpc_asker_cut_off(struct rpc_asker *asker, const char *reason);
 
 #endif

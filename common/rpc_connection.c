@@ -10,6 +10,7 @@
 
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/rpc_descriptor.h"
 #include "common/rpc_out.h"
 #include "common/wire.h"
 
@@ -30,8 +31,13 @@ struct rpc_connection {
 	struct rpc_out out;
 	const char *broken; /* the reason, until flush() reports it */
 
+	int descriptor; /* that came, -1: none */
+	bool expecting; /* one may come */
+
 	unsigned hold; /* stack frames in here: memory stays */
 	bool pause_reading;
+	bool keep_socket;
+	bool eof; /* the peer has closed its end */
 	bool paused;
 	bool congested;
 	bool deaf;   /* writing failed: what the peer still sent is read, then it is lost */
@@ -158,6 +164,18 @@ void rpc_connection_put_request(
 		return;
 	struct rpc_head head;
 	rpc_head_request(&head, id, method);
+	put_head(connection, &head);
+	put(connection, params.data, params.len);
+	check_queue(connection);
+}
+
+void rpc_connection_put_notification(
+	struct rpc_connection *connection, struct span method, struct span params)
+{
+	if (mute(connection))
+		return;
+	struct rpc_head head;
+	rpc_head_notification(&head, method);
 	put_head(connection, &head);
 	put(connection, params.data, params.len);
 	check_queue(connection);
@@ -308,13 +326,18 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 		lose(c, RPC_LOST, "out of memory");
 		goto out;
 	}
-	ssize_t n = recv(c->fd, c->in + c->in_len, c->in_capacity - c->in_len, 0);
-	if (n > 0) {
+	ssize_t n = c->expecting ? rpc_descriptor_recv(c->fd, c->in + c->in_len,
+					   c->in_capacity - c->in_len, &c->descriptor)
+				 : recv(c->fd, c->in + c->in_len, c->in_capacity - c->in_len, 0);
+	if (n == RPC_DESCRIPTOR_BAD) {
+		lose(c, RPC_PROTOCOL, "descriptors beyond the one that was asked for");
+	} else if (n > 0) {
 		c->in_len += (size_t)n;
 		process(c);
 		if (c->deaf && !c->closed && !c->lost)
 			event_active(c->read_event, EV_READ, 0);
 	} else if (n == 0) {
+		c->eof = true;
 		lose(c, RPC_LOST, "the peer closed the connection");
 	} else if (errno == EAGAIN || errno == EWOULDBLOCK) {
 		if (c->deaf)
@@ -340,10 +363,17 @@ static void shut(struct rpc_connection *c)
 	loop_defer_cancel(c->loop, &c->flush);
 	event_free(c->read_event);
 	event_free(c->write_event);
-	close(c->fd);
+	int fd = c->fd;
 	c->fd = -1;
 	c->paused = false;
 	rpc_out_clear(&c->out);
+	if (c->descriptor >= 0)
+		close(c->descriptor);
+	c->descriptor = -1;
+	if (c->keep_socket)
+		c->events->on_socket(fd, c->eof, c->arg);
+	else
+		close(fd);
 }
 
 static void lose(struct rpc_connection *c, int code, const char *reason)
@@ -363,6 +393,41 @@ void rpc_connection_fail(struct rpc_connection *connection, const char *reason)
 	lose(connection, RPC_PROTOCOL, reason);
 }
 
+/* ---- descriptors ---- */
+
+void rpc_connection_keep_socket(struct rpc_connection *connection)
+{
+	connection->keep_socket = true;
+}
+
+void rpc_connection_expect_descriptor(struct rpc_connection *connection)
+{
+	connection->expecting = true;
+}
+
+int rpc_connection_take_descriptor(struct rpc_connection *connection)
+{
+	int fd = connection->descriptor;
+	connection->descriptor = -1;
+	connection->expecting = false;
+	return fd;
+}
+
+void rpc_connection_put_descriptor(
+	struct rpc_connection *connection, uint32_t id, struct span result, int fd)
+{
+	if (mute(connection))
+		return;
+	struct rpc_head head;
+	rpc_head_result(&head, id);
+	if (connection->out.head ||
+		rpc_descriptor_send(connection->fd,
+			(struct span){(const char *)head.data, head.len}, result, fd) != 0) {
+		connection->broken = "cannot pass a descriptor";
+		check_queue(connection);
+	}
+}
+
 struct rpc_connection *rpc_connection_new(struct loop *loop, int fd, bool pause_reading,
 	const struct rpc_connection_events *events, void *arg)
 {
@@ -371,6 +436,7 @@ struct rpc_connection *rpc_connection_new(struct loop *loop, int fd, bool pause_
 		goto fail_fd;
 	c->loop = loop;
 	c->fd = fd;
+	c->descriptor = -1;
 	c->pause_reading = pause_reading;
 	c->events = events;
 	c->arg = arg;

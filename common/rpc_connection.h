@@ -28,6 +28,9 @@ struct rpc_connection_events {
 	void (*on_lost)(int code, const char *reason, void *arg);
 	/* The peer has read again after rpc_connection_congested() was true. */
 	void (*on_drained)(void *arg);
+	/* Instead of closing it, after rpc_connection_keep_socket(): the receiver closes it. Comes
+	 * once, before on_lost or from inside _free. eof: the peer has closed its end. */
+	void (*on_socket)(int fd, bool eof, void *arg);
 	/* The very last word: no frame of the stack refers to the connection any more. */
 	void (*on_free)(void *arg);
 };
@@ -45,6 +48,17 @@ void rpc_connection_free(struct rpc_connection **connection);
  * on_frame. */
 void rpc_connection_fail(struct rpc_connection *connection, const char *reason);
 
+/* At its end the socket is handed over by on_socket. */
+void rpc_connection_keep_socket(struct rpc_connection *connection);
+/* The next bytes to come may bring a descriptor; more than one is against the rules. */
+void rpc_connection_expect_descriptor(struct rpc_connection *connection);
+/* The descriptor that came, the caller's now; -1: none. From now on none is expected. */
+int rpc_connection_take_descriptor(struct rpc_connection *connection);
+/* Write a result with a descriptor beside it, at once, with nothing queued before it. What fails is
+ * told by on_lost later. */
+void rpc_connection_put_descriptor(
+	struct rpc_connection *connection, uint32_t id, struct span result, int fd);
+
 /* More than RPC_SEND_HIGH_WATER_BYTES were queued, and not yet half of that left. */
 bool rpc_connection_congested(const struct rpc_connection *connection);
 size_t rpc_connection_queued_bytes(const struct rpc_connection *connection);
@@ -52,6 +66,8 @@ size_t rpc_connection_queued_bytes(const struct rpc_connection *connection);
 /* Queue a frame. What fails here (out of memory, RPC_SEND_MAX_BYTES) is told by on_lost later. */
 void rpc_connection_put_request(
 	struct rpc_connection *connection, uint32_t id, struct span method, struct span params);
+void rpc_connection_put_notification(
+	struct rpc_connection *connection, struct span method, struct span params);
 void rpc_connection_put_result(struct rpc_connection *connection, uint32_t id, struct span result);
 void rpc_connection_put_error(
 	struct rpc_connection *connection, uint32_t id, int code, struct span message);

@@ -136,6 +136,13 @@ void rpc_head_request(struct rpc_head *head, uint32_t id, struct span method)
 	wire_write_str(&packer, method);
 }
 
+void rpc_head_notification(struct rpc_head *head, struct span method)
+{
+	msgpack_packer packer;
+	head_begin(head, &packer, 3, TYPE_NOTIFICATION);
+	wire_write_str(&packer, method);
+}
+
 void rpc_head_result(struct rpc_head *head, uint32_t id)
 {
 	msgpack_packer packer;

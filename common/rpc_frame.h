@@ -53,6 +53,8 @@ struct rpc_head {
 };
 /* method is at most RPC_METHOD_MAX_BYTES long; then the params. */
 void rpc_head_request(struct rpc_head *head, uint32_t id, struct span method);
+/* Then the params. */
+void rpc_head_notification(struct rpc_head *head, struct span method);
 /* Then the result. */
 void rpc_head_result(struct rpc_head *head, uint32_t id);
 /* Then the message's bytes. */

@@ -17,7 +17,7 @@ static void on_state(bool connected, void *arg)
 static int setup(void **arg)
 {
 	(void)arg;
-	static const struct rpc_client_options quick = {200, 1, 10};
+	static const struct rpc_client_options quick = {200, 1, 10, NULL};
 	connects = losses = 0;
 	world_make(&world);
 	listener = world_listen(&world);
@@ -382,7 +382,7 @@ static void a_peer_that_does_not_read(void **arg)
 static void backs_off_from_a_listener_that_hangs_up(void **arg)
 {
 	(void)arg;
-	static const struct rpc_client_options options = {200, 4, 20};
+	static const struct rpc_client_options options = {200, 4, 20, NULL};
 	rpc_client_free(&client);
 	close(raw);
 	client = rpc_client_new(world.loop, world.path, &options, on_state, NULL);

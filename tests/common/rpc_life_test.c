@@ -53,7 +53,7 @@ static void hears_of_a_lost_peer_and_comes_back(void **arg)
 static void wakes_before_the_backoff_is_over(void **arg)
 {
 	(void)arg;
-	static const struct rpc_client_options slow = {200, 3600000, 3600000};
+	static const struct rpc_client_options slow = {200, 3600000, 3600000, NULL};
 	bool stopped = false;
 	rpc_client_free(&client);
 	rpc_server_drain(server, nothing, &stopped);

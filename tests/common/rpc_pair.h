@@ -166,7 +166,7 @@ static inline void start_server(void)
 static inline int setup(void **arg)
 {
 	(void)arg;
-	static const struct rpc_client_options quick = {200, 1, 20};
+	static const struct rpc_client_options quick = {200, 1, 20, NULL};
 	for (size_t i = 0; i < sizeof pattern; i++)
 		pattern[i] = (uint8_t)(i * 31 ^ i >> 8 ^ i >> 16);
 	n_served = 0;
