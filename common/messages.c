@@ -35,6 +35,10 @@ MSG_MESSAGES(DEFINE_SCHEMA)
 	{#method, msg_##params##_schema, msg_##result##_schema, served_by, doc},
 const struct msg_method msg_methods[] = {MSG_METHODS(METHOD){.name = NULL}};
 
+#define NOTIFICATION(name, params, understood_by, doc) \
+	{#name, msg_##params##_schema, NULL, understood_by, doc},
+const struct msg_method msg_notifications[] = {MSG_NOTIFICATIONS(NOTIFICATION){.name = NULL}};
+
 /* Every struct msg_x_list has this shape. */
 struct list {
 	void *items;
@@ -396,6 +400,16 @@ struct rpc_call *msg_call(struct rpc_client *client, const char *method,
 	if (pack_scratch(schema, params, &bytes) != 0)
 		return NULL;
 	return rpc_call_start(client, method, bytes, timeout_ms, events, arg);
+}
+
+int msg_notify(struct rpc_client *client, const char *method, const struct msg_schema *schema,
+	const void *params)
+{
+	struct span bytes;
+	if (pack_scratch(schema, params, &bytes) != 0)
+		return -1;
+	rpc_client_notify(client, method, bytes);
+	return 0;
 }
 
 int msg_params(struct rpc_request *request, const struct msg_schema *schema, struct span bytes,

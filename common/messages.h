@@ -103,7 +103,15 @@ struct msg_f64s {
 	F(headers, headers, "end-to-end fields") \
 	F(bin, body, "the whole body, up to 16 KiB; empty when chunked") \
 	F(bool, chunked, "the body comes as chunks") \
-	F(i64, body_bytes, "length of a chunked body; -1: not known yet")
+	F(i64, body_bytes, "length of a chunked body; -1: not known yet") \
+	F(u64, lease, "the body lies in the arena, until this is given back; 0: it does not") \
+	F(u64, offset, "with lease: where in the arena the body begins") \
+	F(u64, length, "with lease: bytes of body")
+
+#define MSG_ATTACH_RESULT(F, L) \
+	F(u64, arena_bytes, "size of the arena; its read-only descriptor comes beside this")
+#define MSG_RELEASE(F, L) \
+	F(u64s, leases, "that the peer needs no more")
 
 #define MSG_HASH_PARAMS(F, L) \
 	F(bin, body, "the bytes to hash, up to 16 KiB; empty when chunked") \
@@ -156,6 +164,8 @@ struct msg_f64s {
 	X(log_level_result, MSG_LOG_LEVEL_RESULT) \
 	X(request_params, MSG_REQUEST_PARAMS) \
 	X(request_result, MSG_REQUEST_RESULT) \
+	X(attach_result, MSG_ATTACH_RESULT) \
+	X(release, MSG_RELEASE) \
 	X(hash_params, MSG_HASH_PARAMS) \
 	X(hash_result, MSG_HASH_RESULT) \
 	X(programs_params, MSG_PROGRAMS_PARAMS) \
@@ -165,6 +175,9 @@ struct msg_f64s {
 	X(tail_result, MSG_TAIL_RESULT) \
 	X(signal_params, MSG_SIGNAL_PARAMS)
 
+/* N(notification, message of the params, understood by, doc) */
+#define MSG_NOTIFICATIONS(N) \
+	N(release, release, "gatewayd", "Leases of this connection that are given back.")
 /* M(method, message of the params, message of the result, served by, doc) */
 #define MSG_METHODS(M) \
 	M(ping, empty, ping_result, "all", "Who is there?") \
@@ -173,6 +186,8 @@ struct msg_f64s {
 	  "Change what is logged, until the next start.") \
 	M(request, request_params, request_result, "hashd, gatewayd", \
 	  "One HTTP request without HTTP. RPC_FAILED: no answer could be had; an HTTP error is a result.") \
+	M(attach, empty, attach_result, "gatewayd", \
+	  "Share the arena, so that answers may lie there: only as the first message.") \
 	M(hash, hash_params, hash_result, "hashd", "The x-body-hash that hashd would give this body.") \
 	M(status, programs_params, programs_result, "supervisor", "State of programs.") \
 	M(start, programs_params, programs_result, "supervisor", "Start programs.") \
@@ -206,6 +221,8 @@ void msg_free(const struct msg_schema *schema, void *message);
 struct rpc_call *msg_call(struct rpc_client *client, const char *method,
 	const struct msg_schema *schema, const void *params, uint32_t timeout_ms,
 	const struct rpc_call_events *events, void *arg);
+int msg_notify(struct rpc_client *client, const char *method, const struct msg_schema *schema,
+	const void *params);
 int msg_params(struct rpc_request *request, const struct msg_schema *schema, struct span bytes,
 	void *params);
 void msg_reply(struct rpc_request *request, const struct msg_schema *schema, const void *result);
@@ -291,6 +308,15 @@ MSG_MESSAGES(MSG_DECLARE_MESSAGE)
 	}
 MSG_METHODS(MSG_DECLARE_METHOD)
 
+/* rpc_client_notify() with the params packed. -1: they do not fit into a frame. */
+#define MSG_DECLARE_NOTIFICATION(name, message, understood_by, doc)                 \
+	static inline int msg_##name##_notify(                                      \
+		struct rpc_client *client, const struct msg_##message *params)      \
+	{                                                                           \
+		return msg_notify(client, #name, msg_##message##_schema(), params); \
+	}
+MSG_NOTIFICATIONS(MSG_DECLARE_NOTIFICATION)
+
 /* ---- the tables themselves, for docs and tests ---- */
 
 enum msg_kind {
@@ -326,5 +352,6 @@ struct msg_method {
 	const char *doc;
 };
 extern const struct msg_method msg_methods[];
+extern const struct msg_method msg_notifications[]; /* result: NULL */
 
 #endif

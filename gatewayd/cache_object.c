@@ -197,6 +197,42 @@ bool cache_object_slice(struct cache_object *object, enum cache_form form, struc
 	return true;
 }
 
+struct cache_object *cache_object_lend(struct cache_object *object)
+{
+	if (object->loans++ == 0) {
+		object->lent_bytes = object->node.charge_bytes;
+		object->cache->lent_bytes += object->lent_bytes;
+	}
+	return cache_object_ref(object);
+}
+
+void cache_object_give_back(struct cache_object **object)
+{
+	if (*object && --checked(*object)->loans == 0)
+		(*object)->cache->lent_bytes -= (*object)->lent_bytes;
+	cache_object_unref(object);
+}
+
+uint64_t cache_lent_bytes(const struct cache *cache)
+{
+	return cache->lent_bytes;
+}
+
+static void slice_give_back(void *owner)
+{
+	struct cache_object *object = owner;
+	cache_object_give_back(&object);
+}
+
+bool cache_object_lend_slice(struct cache_object *object, enum cache_form form, struct slice *slice)
+{
+	struct span body;
+	if (!cache_object_form(object, form, &body))
+		return false;
+	*slice = (struct slice){body.data, body.len, slice_give_back, cache_object_lend(object)};
+	return true;
+}
+
 bool cache_object_refresh_begin(struct cache_object *object)
 {
 	if (object->refreshing)

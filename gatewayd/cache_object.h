@@ -86,6 +86,18 @@ int cache_object_add_form(struct cache_object *object, enum cache_form form, str
 /* The form as bytes on their way out, with a reference of their own. false: not there. */
 bool cache_object_slice(struct cache_object *object, enum cache_form form, struct slice *slice);
 
+/*
+ * For a reader that may take its time: a reference that is counted, so that what slow readers keep
+ * can be bounded. cache_lent_bytes(): bytes of the arena that are lent, each object counted once.
+ */
+struct cache_object *cache_object_lend(struct cache_object *object);
+/* Clears the pointer; NULL is fine. */
+void cache_object_give_back(struct cache_object **object);
+uint64_t cache_lent_bytes(const struct cache *cache);
+/* As cache_object_slice(), lent. */
+bool cache_object_lend_slice(
+	struct cache_object *object, enum cache_form form, struct slice *slice);
+
 /* Of those who see it stale, one refreshes: true for the first caller until _refresh_end(). */
 bool cache_object_refresh_begin(struct cache_object *object);
 void cache_object_refresh_end(struct cache_object *object);

@@ -26,6 +26,8 @@ struct cache_object {
 		uint64_t offset; /* ARENA_NONE: malloc()ed */
 	} forms[CACHE_FORMS];
 	size_t header_bytes;
+	uint32_t loans;      /* references that are lent */
+	uint64_t lent_bytes; /* what was counted for them */
 	uint8_t own_form;
 	bool outside;    /* bodies are malloc()ed */
 	bool extra_used; /* the further form was asked for since last considered */
@@ -48,6 +50,7 @@ struct cache {
 	uint64_t header_bytes;      /* of all objects, in the cache or not */
 	uint64_t held_bytes;        /* charges of all objects that lie in the arena */
 	uint64_t outside_bytes;
+	uint64_t lent_bytes;
 	uint64_t alive;           /* objects that exist */
 	struct cache_stats stats; /* the counters; gauges are worked out when asked for */
 };

@@ -154,9 +154,16 @@ static void answer_whole(
 		uint64_t tokens = 0;
 		for (size_t i = 0; i < request->query.n; i++)
 			tokens += cache_object_info(request->elements[i])->total_tokens;
-		response_cache_put(gateway, &request->response_key, first->model, tokens,
-			(uint32_t)request->query.n, oldest_ms(request),
+		struct cache_object *kept = response_cache_put(gateway, &request->response_key,
+			first->model, tokens, (uint32_t)request->query.n, oldest_ms(request),
 			(struct span){(char *)body.data, body.len});
+		if (kept) {
+			buf_free(&body);
+			exchange_respond_object(exchange, &head->answer, kept, CACHE_IDENTITY);
+			cache_object_unref(&kept);
+			embeddings_free(request);
+			return;
+		}
 	}
 	size_t len = 0;
 	void *data = buf_take(&body, &len);

@@ -19,6 +19,7 @@
 #include "common/slice.h"
 #include "common/span.h"
 #include "common/trace.h"
+#include "gatewayd/cache_object.h"
 
 struct exchange;
 
@@ -42,6 +43,9 @@ struct exchange_ops {
 	void (*want_body)(struct exchange *exchange);
 	void (*respond)(
 		struct exchange *exchange, const struct answer_head *head, struct slice body);
+	/* NULL: respond() with a slice does. */
+	void (*respond_object)(struct exchange *exchange, const struct answer_head *head,
+		struct cache_object *object, enum cache_form form);
 	void (*respond_stream)(
 		struct exchange *exchange, const struct answer_head *head, int64_t length);
 };
@@ -100,6 +104,10 @@ static inline void exchange_respond(
 {
 	exchange->ops->respond(exchange, head, body);
 }
+/* The body is a form of an object, which must have it: the way to answer without copying, where the
+ * peer can do it. The caller's reference stays its own. */
+void exchange_respond_object(struct exchange *exchange, const struct answer_head *head,
+	struct cache_object *object, enum cache_form form);
 /* length -1: not known beforehand. on_pull follows, then on_complete (or on_abort). */
 static inline void exchange_respond_stream(
 	struct exchange *exchange, const struct answer_head *head, int64_t length)

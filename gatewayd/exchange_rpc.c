@@ -2,23 +2,32 @@
 
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/queue.h>
 
 #include "common/buf.h"
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/messages.h"
 #include "common/rpc.h"
+#include "gatewayd/lease.h"
 
 /* A streamed answer gives way to others after this much. */
 #define PULL_BYTES_A_TURN (256u << 10)
 #define BODY_CREDIT_BYTES (256u << 10)
+
+/* A smaller body is cheaper to copy. */
+#define LEASE_MIN_BYTES 2048
+
+TAILQ_HEAD(borrower_list, rpc_entry); /* oldest first */
 
 struct exchange_rpc {
 	struct loop *loop;
 	size_t max_body_bytes;
 	void (*on_exchange)(struct exchange *exchange, void *arg);
 	void *arg;
-	struct rpc_method methods[2];
+	struct leases *leases;
+	struct borrower_list borrowers;
+	struct rpc_method methods[3];
 };
 
 /* A piece of an answer that goes out in several chunks. */
@@ -40,6 +49,8 @@ struct rpc_entry {
 	struct shared_slice *piece;
 	size_t piece_sent;
 	bool streaming; /* pieces come from on_pull */
+	bool borrows;   /* the piece is lent by the cache: in the listener's list */
+	TAILQ_ENTRY(rpc_entry) borrower;
 	struct deferred later;
 };
 
@@ -55,6 +66,8 @@ static void shared_release(void *owner)
 static void entry_free(struct rpc_entry *entry)
 {
 	loop_defer_cancel(entry->listener->loop, &entry->later);
+	if (entry->borrows)
+		TAILQ_REMOVE(&entry->listener->borrowers, entry, borrower);
 	if (entry->piece)
 		shared_release(entry->piece);
 	buf_free(&entry->body);
@@ -157,6 +170,7 @@ static void fill_result(const struct answer_head *head, struct msg_request_resul
 	result->body = (struct span){0};
 	result->chunked = false;
 	result->body_bytes = 0;
+	result->lease = result->offset = result->length = 0;
 }
 
 static int hold_piece(struct rpc_entry *entry, struct slice *piece)
@@ -300,6 +314,50 @@ static void entry_respond(
 	pump(entry);
 }
 
+/* Lent far too much: the oldest answers that wait for their peer make room. */
+static void reset_slow(struct exchange_rpc *listener)
+{
+	struct rpc_entry *entry, *next;
+	for (entry = TAILQ_FIRST(&listener->borrowers); entry && leases_overdrawn(listener->leases);
+		entry = next) {
+		next = TAILQ_NEXT(entry, borrower);
+		if (rpc_request_credit(entry->request) > 0)
+			continue;
+		log_warn("rpc: a slow answer is given up: too much of the cache is being sent");
+		leases_count_reset(listener->leases);
+		rpc_request_abort(entry->request);
+		entry_free(entry);
+	}
+}
+
+static void entry_respond_object(struct exchange *exchange, const struct answer_head *head,
+	struct cache_object *object, enum cache_form form)
+{
+	struct rpc_entry *entry = (struct rpc_entry *)exchange;
+	struct exchange_rpc *listener = entry->listener;
+	struct slice body = {0};
+	struct lease lease;
+	BUG_ON(!cache_object_lend_slice(object, form, &body));
+	if (body.len_bytes >= LEASE_MIN_BYTES &&
+		lease_grant(entry->request, object, form, &lease)) {
+		struct msg_request_result result;
+		fill_result(head, &result);
+		result.lease = lease.id;
+		result.offset = lease.offset;
+		result.length = lease.length_bytes;
+		slice_release(&body);
+		msg_request_reply(entry->request, &result);
+		entry_free(entry);
+		return;
+	}
+	if (body.len_bytes > RPC_INLINE_BODY_BYTES) {
+		entry->borrows = true;
+		TAILQ_INSERT_TAIL(&listener->borrowers, entry, borrower);
+	}
+	entry_respond(exchange, head, body);
+	reset_slow(listener);
+}
+
 static void entry_respond_stream(
 	struct exchange *exchange, const struct answer_head *head, int64_t length_bytes)
 {
@@ -314,6 +372,7 @@ static const struct exchange_ops rpc_ops = {
 	.header = entry_header,
 	.want_body = entry_want_body,
 	.respond = entry_respond,
+	.respond_object = entry_respond_object,
 	.respond_stream = entry_respond_stream,
 };
 
@@ -398,18 +457,22 @@ static void serve_request(struct rpc_request *request, struct span packed, void 
 	begin(entry);
 }
 
-struct exchange_rpc *exchange_rpc_new(struct loop *loop, size_t max_body_bytes,
-	void (*on_exchange)(struct exchange *exchange, void *arg), void *arg)
+struct exchange_rpc *exchange_rpc_new(struct loop *loop, struct leases *leases,
+	size_t max_body_bytes, void (*on_exchange)(struct exchange *exchange, void *arg), void *arg)
 {
 	struct exchange_rpc *listener = calloc(1, sizeof *listener);
 	if (!listener)
 		return NULL;
 	listener->loop = loop;
+	listener->leases = leases;
+	TAILQ_INIT(&listener->borrowers);
 	listener->max_body_bytes = max_body_bytes;
 	listener->on_exchange = on_exchange;
 	listener->arg = arg;
 	listener->methods[0] = (struct rpc_method){
 		.name = "request", .serve = serve_request, .arg = listener};
+	listener->methods[1] = (struct rpc_method){
+		.name = "attach", .serve = leases_serve_attach, .arg = leases};
 	return listener;
 }
 

@@ -14,6 +14,7 @@
 struct cache;
 struct flights;
 struct gateway;
+struct leases;
 struct loop;
 struct provider;
 struct store;
@@ -24,6 +25,7 @@ struct gateway {
 	const struct gatewayd_conf *conf;
 	struct workers *workers;
 	struct cache *cache;
+	struct leases *leases;
 	struct store *store; /* NULL: STORE=none */
 	struct provider *provider;
 	struct flights *flights;

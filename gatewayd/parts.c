@@ -18,6 +18,7 @@
 #include "gatewayd/exchange_rpc.h"
 #include "gatewayd/flight.h"
 #include "gatewayd/gateway.h"
+#include "gatewayd/lease.h"
 #include "gatewayd/provider_mock.h"
 #include "gatewayd/provider_openai.h"
 #include "gatewayd/store_dir.h"
@@ -164,8 +165,8 @@ static void make_listeners(struct parts *parts, const struct gatewayd_conf *conf
 	parts->http = must(
 		exchange_http_new(parts->daemon, &options, gateway_serve, &parts->gateway),
 		"HTTP server");
-	parts->rpc = must(exchange_rpc_new(parts->gateway.loop, (size_t)conf->max_body_bytes,
-				  gateway_serve, &parts->gateway),
+	parts->rpc = must(exchange_rpc_new(parts->gateway.loop, parts->gateway.leases,
+				  (size_t)conf->max_body_bytes, gateway_serve, &parts->gateway),
 		"RPC server");
 	parts->rpc_server = daemon_serve_rpc(parts->daemon, exchange_rpc_methods(parts->rpc));
 	if (exchange_http_listen(parts->http, daemon_listen(parts->daemon, "http", listen)) < 0)
@@ -184,6 +185,7 @@ struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf)
 		"worker threads");
 	struct cache_options cache = {.budget_bytes = (uint64_t)conf->cache_bytes};
 	gateway->cache = must(cache_new(&cache), "memory cache");
+	gateway->leases = must(leases_new(gateway->cache), "table of leases");
 	make_provider(parts, conf);
 	make_store(gateway, conf);
 	make_flights(gateway, conf);
@@ -239,6 +241,7 @@ void parts_free(struct parts **pointer)
 	provider_free(&gateway->provider);
 	workers_free(&gateway->workers);
 	http_client_free(&parts->http_client);
+	leases_free(&gateway->leases);
 	cache_free(&gateway->cache);
 	exchange_rpc_free(&parts->rpc);
 	stats_free(&gateway->stats);

@@ -139,29 +139,31 @@ bool response_cache_answer(
 	if (info->n_elements > 1)
 		response_head_hits(&head, info->n_elements, info->n_elements);
 
-	struct slice body = {0};
+	struct span body;
+	enum cache_form form = CACHE_IDENTITY;
 	bool wants_gzip = http_accepts_encoding(
 		exchange_header(exchange, "accept-encoding"), "gzip");
-	if (wants_gzip && cache_object_slice(object, CACHE_GZIP, &body)) {
+	if (wants_gzip && cache_object_form(object, CACHE_GZIP, &body)) {
+		form = CACHE_GZIP;
 		answer_head_add(&head.answer, "Content-Encoding", SPAN_LITERAL("gzip"));
 	} else {
-		cache_object_slice(object, CACHE_IDENTITY, &body);
+		cache_object_form(object, CACHE_IDENTITY, &body);
 		if (wants_gzip)
-			start_compression(
-				gateway, object, (struct span){body.data, body.len_bytes});
+			start_compression(gateway, object, body);
 	}
 	struct stats *stats = gateway->stats;
 	stats_count_request(stats, STATS_HIT, 200);
 	stats_count_elements(stats, STATS_MEMORY, info->n_elements);
 	stats_count_tokens(stats, info->model, info->total_tokens, info->total_tokens);
 	stats_observe_duration(stats, STATS_HIT, loop_now_us(gateway->loop) - exchange->started_us);
-	exchange_respond(exchange, &head.answer, body);
+	exchange_respond_object(exchange, &head.answer, object, form);
 	cache_object_unref(&object);
 	return true;
 }
 
-void response_cache_put(struct gateway *gateway, const struct digest *key, struct span model,
-	uint64_t tokens, uint32_t n_elements, uint64_t stored_ms, struct span body)
+struct cache_object *response_cache_put(struct gateway *gateway, const struct digest *key,
+	struct span model, uint64_t tokens, uint32_t n_elements, uint64_t stored_ms,
+	struct span body)
 {
 	uint64_t now_ms = loop_wall_ms(gateway->loop);
 	struct cache_object_info info = {
@@ -179,8 +181,7 @@ void response_cache_put(struct gateway *gateway, const struct digest *key, struc
 	};
 	struct cache_object *object = cache_object_new(
 		gateway->cache, &info, CACHE_IDENTITY, body, true);
-	if (!object)
-		return;
-	cache_insert(gateway->cache, object, now_ms);
-	cache_object_unref(&object);
+	if (object)
+		cache_insert(gateway->cache, object, now_ms);
+	return object;
 }

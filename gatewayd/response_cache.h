@@ -11,6 +11,7 @@
 
 #include "common/digest.h"
 #include "common/span.h"
+#include "gatewayd/cache_object.h"
 #include "gatewayd/exchange.h"
 
 struct gateway;
@@ -32,8 +33,10 @@ struct digest response_cache_key(const struct exchange *exchange, const struct d
 /* Answer from memory: true, and the exchange is dead. */
 bool response_cache_answer(
 	struct gateway *gateway, struct exchange *exchange, const struct digest *key);
-/* Keep an answer (copied). */
-void response_cache_put(struct gateway *gateway, const struct digest *key, struct span model,
-	uint64_t tokens, uint32_t n_elements, uint64_t stored_ms, struct span body);
+/* Keep an answer (copied). A reference to it for the caller, whether it was kept or not; NULL when
+ * out of memory. */
+struct cache_object *response_cache_put(struct gateway *gateway, const struct digest *key,
+	struct span model, uint64_t tokens, uint32_t n_elements, uint64_t stored_ms,
+	struct span body);
 
 #endif

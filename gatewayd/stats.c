@@ -6,6 +6,7 @@
 #include "gatewayd/cache.h"
 #include "gatewayd/flight.h"
 #include "gatewayd/gateway.h"
+#include "gatewayd/lease.h"
 #include "gatewayd/provider_openai.h"
 #include "gatewayd/store.h"
 
@@ -43,6 +44,13 @@ enum family {
 	PROVIDER_ATTEMPTS,
 	PROVIDER_RETRIES,
 	BREAKER_STATE,
+	LEASES,
+	LEASE_PEERS,
+	LENT_BYTES,
+	LEASES_GRANTED,
+	LEASES_REFUSED,
+	LEASE_CUT_OFFS,
+	SLOW_RESETS,
 };
 
 const struct metric_family gatewayd_families[] = {
@@ -155,6 +163,27 @@ const struct metric_family gatewayd_families[] = {
 		.type = METRIC_GAUGE,
 		.labels = {"service"},
 		.help = "0 closed, 1 open, 2 half-open."},
+	[LEASES] = {.name = "gatewayd_leases",
+		.type = METRIC_GAUGE,
+		.help = "Answers by reference that peers have not given back."},
+	[LEASE_PEERS] = {.name = "gatewayd_lease_peers",
+		.type = METRIC_GAUGE,
+		.help = "Connections that share the arena, those cut off included."},
+	[LENT_BYTES] = {.name = "gatewayd_lent_bytes",
+		.type = METRIC_GAUGE,
+		.help = "Memory of the cache that answers under way keep, each object once."},
+	[LEASES_GRANTED] = {.name = "gatewayd_leases_granted_total",
+		.type = METRIC_COUNTER,
+		.help = "Answers that went by reference."},
+	[LEASES_REFUSED] = {.name = "gatewayd_leases_refused_total",
+		.type = METRIC_COUNTER,
+		.help = "Answers that went in chunks because too much was lent."},
+	[LEASE_CUT_OFFS] = {.name = "gatewayd_lease_cut_offs_total",
+		.type = METRIC_COUNTER,
+		.help = "Peers cut off for wrong leases or a wrong attach."},
+	[SLOW_RESETS] = {.name = "gatewayd_slow_answers_reset_total",
+		.type = METRIC_COUNTER,
+		.help = "Answers in chunks given up because their reader was slow and memory short."},
 	{0},
 };
 
@@ -204,6 +233,18 @@ static void collect_cache(const struct stats *stats)
 	set(stats, CACHE_REFUSED, (double)cache.refused);
 }
 
+static void collect_leases(const struct stats *stats)
+{
+	const struct leases_counters *leases = leases_counters(stats->gateway->leases);
+	set(stats, LEASES, (double)leases->held);
+	set(stats, LEASE_PEERS, (double)leases->peers);
+	set(stats, LENT_BYTES, (double)cache_lent_bytes(stats->gateway->cache));
+	set(stats, LEASES_GRANTED, (double)leases->granted);
+	set(stats, LEASES_REFUSED, (double)leases->refused);
+	set(stats, LEASE_CUT_OFFS, (double)leases->cut_off);
+	set(stats, SLOW_RESETS, (double)leases->reset);
+}
+
 static void set_labels(const struct stats *stats, enum family family, const char *first,
 	const char *second, uint64_t value)
 {
@@ -244,6 +285,7 @@ static void collect(void *arg)
 	set(stats, STORE_DEADLINES, (double)flights->store_deadlines);
 	set(stats, FLIGHTS, (double)flights_under_way(gateway->flights));
 	collect_cache(stats);
+	collect_leases(stats);
 	const struct store *store;
 	for (unsigned i = 0; gateway->store && (store = store_tier(gateway->store, i)); i++)
 		collect_store(stats, store);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "common/loop.h"
@@ -11,6 +12,7 @@
 #include "common/rpc.h"
 #include "hashd/conf.h"
 #include "hashd/observe.h"
+#include "hashd/window.h"
 
 /* A request that finds nobody up makes us connect at once, but not more often than this. */
 #define WAKE_PAUSE_US    20000
@@ -31,6 +33,7 @@ struct backend {
 	char *name;
 	uint64_t node; /* in the ranking */
 	struct rpc_client *client;
+	struct window *window;
 	enum backend_state state;
 	struct rpc_call *ping;
 	uint64_t heard_us, woken_us;
@@ -68,6 +71,11 @@ static void set_state(struct backend *backend, enum backend_state state)
 		owner->events.on_up(owner->arg);
 	if (state == BACKEND_DEAD && owner->events.on_dead)
 		owner->events.on_dead(backend, owner->arg);
+}
+
+struct window *backend_window(const struct backend *backend)
+{
+	return backend->window;
 }
 
 void backend_heard(struct backend *backend)
@@ -126,9 +134,51 @@ static void on_ping_done(const struct rpc_error *error, void *arg)
 
 static const struct rpc_call_events ping_events = {.on_result = on_pong, .on_done = on_ping_done};
 
+/* ---- Its arena ---- */
+
+static int on_attached(struct span result, int fd, void *arg)
+{
+	struct backend *backend = arg;
+	struct msg_attach_result attached;
+	struct msg_error error;
+
+	if (msg_attach_result_unpack(result, &attached, &error) < 0) {
+		log_error("%s: bad answer to attach: %s", backend->name, error.text);
+		close(fd);
+		return -1;
+	}
+	backend->window = window_open(
+		backend->owner->loop, backend->client, attached.arena_bytes, fd);
+	return backend->window ? 0 : -1;
+}
+
+static void on_detached(int socket, void *arg)
+{
+	struct backend *backend = arg;
+
+	window_detach(&backend->window, socket);
+}
+
+/* The answer to a request that was cancelled meanwhile. */
+static void on_unclaimed(struct span result, void *arg)
+{
+	struct backend *backend = arg;
+	static struct msg_request_result answer;
+	struct msg_error error;
+
+	if (msg_request_result_unpack(result, &answer, &error) == 0 && answer.lease &&
+		backend->window)
+		window_return(backend->window, answer.lease);
+}
+
 static struct rpc_client *connect_to(struct backend *backend, const char *path)
 {
+	static const struct rpc_client_attach attach = {.method = "attach",
+		.on_attached = on_attached,
+		.on_detached = on_detached,
+		.on_unclaimed = on_unclaimed};
 	static const struct rpc_client_options options = {
+		.attach = &attach,
 		.connect_timeout_ms = 200,
 		.reconnect_min_ms = 10,
 		.reconnect_max_ms = RECONNECT_MAX_MS,

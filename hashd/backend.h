@@ -32,6 +32,7 @@ struct hashd_conf;
 struct loop;
 struct metrics;
 struct rpc_client;
+struct window;
 
 struct backends_events {
 	void (*on_up)(void *arg); /* one came up */
@@ -55,6 +56,8 @@ size_t backends_count(const struct backends *backends);
 
 const char *backend_name(const struct backend *backend);
 struct rpc_client *backend_client(const struct backend *backend);
+/* Its arena, as mapped for the present connection; NULL when it shares none. */
+struct window *backend_window(const struct backend *backend);
 /* It said something: a sign of life. */
 void backend_heard(struct backend *backend);
 

@@ -199,7 +199,8 @@ static struct slice copy(struct span data)
 	return slice_malloced(bytes, data.len);
 }
 
-static void on_answer(const struct msg_request_result *answer, struct span packed, void *arg)
+static void on_answer(
+	const struct msg_request_result *answer, struct span packed, struct slice lent, void *arg)
 {
 	struct visit *visit = arg;
 	struct span lines = answer_lines(visit, answer);
@@ -209,6 +210,7 @@ static void on_answer(const struct msg_request_result *answer, struct span packe
 	body_unref(&visit->body);
 	if (buf_failed(&visit->front->lines)) {
 		log_error("%s: bad header field in an answer", visit->backend);
+		slice_release(&lent);
 		request_cancel(&visit->request);
 		respond_failure(take_exchange(visit), REQUEST_REFUSED);
 		return;
@@ -219,7 +221,7 @@ static void on_answer(const struct msg_request_result *answer, struct span packe
 			answer->body_bytes >= 0 ? answer->body_bytes : -1);
 		return;
 	}
-	struct slice body = copy(answer->body);
+	struct slice body = lent.data ? lent : copy(answer->body);
 
 	end_request(visit);
 	if (body.data)

@@ -43,6 +43,8 @@ struct errand {
 	bool answering;       /* the answer has begun */
 	bool ended;           /* gatewayd's last chunk is in pending */
 	struct buf pending;
+	struct slice lent; /* the answer's body, in gatewayd's memory */
+	size_t lent_sent;
 	char body_hash[DIGEST_HEX + 1];
 	char trace[TRACE_PARENT_LEN + 1];
 	size_t params_bytes;
@@ -58,6 +60,7 @@ static void finish(struct errand *errand)
 	request_cancel(&errand->request);
 	body_unref(&errand->body);
 	buf_free(&errand->pending);
+	slice_release(&errand->lent);
 	TAILQ_REMOVE(&local->errands, errand, entry);
 	free(errand);
 	if (TAILQ_EMPTY(&local->errands) && local->on_drained && !local->stopped)
@@ -114,28 +117,17 @@ static void describe(struct msg_request_params *params, void *arg)
 	}
 }
 
-static void on_answer(const struct msg_request_result *answer, struct span packed, void *arg)
-{
-	struct errand *errand = arg;
-
-	if (!answer->chunked) {
-		errand->request = NULL;
-		rpc_request_reply(errand->call, packed);
-		finish(errand);
-	} else if (rpc_request_reply_start(errand->call, packed) < 0) {
-		finish(errand);
-	} else {
-		errand->answering = true;
-	}
-}
-
 /* Send what the asker has credit for. true: nothing is left. */
 static bool flush(struct errand *errand)
 {
 	struct buf *pending = &errand->pending;
+	bool is_lent = errand->lent.data != NULL;
+	const uint8_t *data = is_lent ? (const uint8_t *)errand->lent.data + errand->lent_sent
+				      : pending->data;
+	size_t left = is_lent ? errand->lent.len_bytes - errand->lent_sent : pending->len;
 	uint64_t credit = rpc_request_credit(errand->call);
-	size_t n = pending->len < credit ? pending->len : (size_t)credit;
-	bool last = errand->ended && n == pending->len;
+	size_t n = left < credit ? left : (size_t)credit;
+	bool last = (is_lent || errand->ended) && n == left;
 
 	if (n || last) {
 		void *bytes = malloc(n ? n : 1);
@@ -146,13 +138,64 @@ static bool flush(struct errand *errand)
 			return false;
 		}
 		if (n)
-			memcpy(bytes, pending->data, n);
-		buf_consume(pending, n);
+			memcpy(bytes, data, n);
+		if (is_lent)
+			errand->lent_sent += n;
+		else
+			buf_consume(pending, n);
 		rpc_request_send_chunk(errand->call, slice_malloced(bytes, n), last);
 		if (last)
 			errand->call = NULL;
 	}
-	return pending->len == 0;
+	return n == left;
+}
+
+/* Our peers do not see gatewayd's memory: they get a copy. */
+static void answer_lent(struct errand *errand, const struct msg_request_result *lent_answer)
+{
+	static struct msg_request_result answer;
+	struct span body = {errand->lent.data, errand->lent.len_bytes};
+
+	answer = *lent_answer;
+	answer.lease = answer.offset = answer.length = 0;
+	errand->request = NULL;
+	if (body.len <= RPC_INLINE_BODY_BYTES) {
+		answer.body = body;
+		msg_request_reply(errand->call, &answer);
+		finish(errand);
+		return;
+	}
+	answer.chunked = true;
+	answer.body_bytes = (int64_t)body.len;
+	if (msg_request_reply_start(errand->call, &answer) < 0) {
+		finish(errand);
+		return;
+	}
+	errand->answering = true;
+	flush(errand);
+	if (!errand->call)
+		finish(errand);
+}
+
+static void on_answer(
+	const struct msg_request_result *answer, struct span packed, struct slice lent, void *arg)
+{
+	struct errand *errand = arg;
+
+	if (lent.data) {
+		errand->lent = lent;
+		answer_lent(errand, answer);
+		return;
+	}
+	if (!answer->chunked) {
+		errand->request = NULL;
+		rpc_request_reply(errand->call, packed);
+		finish(errand);
+	} else if (rpc_request_reply_start(errand->call, packed) < 0) {
+		finish(errand);
+	} else {
+		errand->answering = true;
+	}
 }
 
 static bool on_data(struct span data, bool end, void *arg)

@@ -98,6 +98,30 @@ const struct metric_family observe_families[] = {
 			.help = "1 while this gatewayd answers its health checks.",
 			.labels = {"backend"},
 		},
+	[OBSERVE_MAPPED] =
+		{
+			.name = "hashd_mapped_bytes",
+			.type = METRIC_GAUGE,
+			.help = "Memory of gatewayd instances that is mapped here, used or not.",
+		},
+	[OBSERVE_LEASES] =
+		{
+			.name = "hashd_leases",
+			.type = METRIC_GAUGE,
+			.help = "Answers being written to clients from gatewayd's memory.",
+		},
+	[OBSERVE_LENT_BYTES] =
+		{
+			.name = "hashd_lent_bytes",
+			.type = METRIC_GAUGE,
+			.help = "Bytes of those answers.",
+		},
+	[OBSERVE_LEASE_REFUSED] =
+		{
+			.name = "hashd_answers_outside_arena_total",
+			.type = METRIC_COUNTER,
+			.help = "Answers refused because they did not lie in gatewayd's memory.",
+		},
 	{0},
 };
 

@@ -12,6 +12,7 @@
 #include "hashd/body.h"
 #include "hashd/conf.h"
 #include "hashd/observe.h"
+#include "hashd/window.h"
 
 #define REQUEST_MAGIC 0x48725173u
 #define MAX_ATTEMPTS  2
@@ -134,6 +135,25 @@ static void ask_again(struct request *request, const char *detail)
 	ask(request);
 }
 
+/* false: the answer cannot be used. */
+static bool look_at(
+	const struct request *request, const struct msg_request_result *answer, struct slice *lent)
+{
+	struct window *window = backend_window(request->backend);
+
+	if (answer->lease && (!window || !window_lend(window, answer->lease, answer->offset,
+						 answer->length, lent))) {
+		log_error("%s: an answer is not within its arena", backend_name(request->backend));
+		return false;
+	}
+	if (answer->status < 200 || answer->status > 599 || (answer->lease && answer->chunked)) {
+		log_error("%s: bad status", backend_name(request->backend));
+		slice_release(lent);
+		return false;
+	}
+	return true;
+}
+
 static void on_result(struct span result, void *arg)
 {
 	struct request *request = arg;
@@ -148,8 +168,9 @@ static void on_result(struct span result, void *arg)
 		fail(request, REQUEST_REFUSED, "gatewayd's answer is not valid");
 		return;
 	}
-	if (answer->status < 200 || answer->status > 599) {
-		log_error("%s: bad status", backend_name(request->backend));
+	struct slice lent = {0};
+
+	if (!look_at(request, answer, &lent)) {
 		fail(request, REQUEST_REFUSED, "gatewayd's answer is not valid");
 		return;
 	}
@@ -160,7 +181,7 @@ static void on_result(struct span result, void *arg)
 	} else {
 		set_state(request, REQUEST_ANSWERED);
 	}
-	events->on_answer(answer, result, request->arg);
+	events->on_answer(answer, result, lent, request->arg);
 }
 
 static void on_chunk(struct span data, bool end, void *arg)
@@ -415,6 +436,14 @@ static void collect(void *arg)
 		(double)requests->n_live);
 	metric_set(metric(requests->metrics, observe_family(OBSERVE_WAITING)),
 		(double)requests->n_waiting);
+	metric_set(metric(requests->metrics, observe_family(OBSERVE_MAPPED)),
+		(double)window_counters.mapped_bytes);
+	metric_set(metric(requests->metrics, observe_family(OBSERVE_LEASES)),
+		(double)window_counters.lent);
+	metric_set(metric(requests->metrics, observe_family(OBSERVE_LENT_BYTES)),
+		(double)window_counters.lent_bytes);
+	metric_set(metric(requests->metrics, observe_family(OBSERVE_LEASE_REFUSED)),
+		(double)window_counters.refused);
 }
 
 struct requests *requests_new(struct loop *loop, const struct hashd_conf *conf,

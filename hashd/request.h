@@ -22,6 +22,7 @@
 
 #include "common/digest.h"
 #include "common/messages.h"
+#include "common/slice.h"
 #include "common/span.h"
 
 struct backends;
@@ -51,8 +52,10 @@ struct request_events {
 	/* Say what is asked: method, target, headers, client, trace. The spans stay valid while the
 	 * request lives. Called again when it is asked again. */
 	void (*describe)(struct msg_request_params *params, void *arg);
-	/* packed is the same answer as it came; both borrowed. */
-	void (*on_answer)(const struct msg_request_result *answer, struct span packed, void *arg);
+	/* packed is the same answer as it came; both borrowed. lent: the body, when it lies in
+	 * gatewayd's memory; taken over. Else data is NULL and the body is in the answer. */
+	void (*on_answer)(const struct msg_request_result *answer, struct span packed,
+		struct slice lent, void *arg);
 	/* Borrowed. false: enough, until request_read_on(). */
 	bool (*on_data)(struct span data, bool end, void *arg);
 	/* detail is for the log; backend, the instance asked last, is "" if there was none. */

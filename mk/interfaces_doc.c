@@ -179,6 +179,14 @@ int main(void)
 		print_fields("Params", m->params());
 		print_fields("Result", m->result());
 	}
+	printf("## Notifications\n\n| notification | understood by | |\n| --- | --- | --- |\n");
+	for (const struct msg_method *m = msg_notifications; m->name; m++)
+		printf("| [%s](#%s) | %s | %s |\n", m->name, m->name, m->served_by, m->doc);
+	printf("\n");
+	for (const struct msg_method *m = msg_notifications; m->name; m++) {
+		printf("### %s\n\n%s Understood by: %s.\n\n", m->name, m->doc, m->served_by);
+		print_fields("Params", m->params());
+	}
 	printf("## Records\n\n");
 	for (size_t i = 0; i < n_records; i++) {
 		printf("### Record %s\n\n", records[i]->name);
