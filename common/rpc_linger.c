@@ -51,7 +51,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 void rpc_linger_begin(struct rpc_linger *linger, int fd, bool gone)
 {
 	struct rpc_server *server = linger->server;
-	if (gone) {
+	if (gone || !server) {
 		close(fd);
 		rpc_linger_end(linger);
 		return;

@@ -71,10 +71,15 @@ static void on_drained(void *arg)
 	}
 }
 
+static bool is_drained(const struct rpc_server *server)
+{
+	return server->draining && server->n_askers == 0 && server->n_lingering == 0 &&
+	       server->on_drained;
+}
+
 void rpc_server_check_drained(struct rpc_server *server)
 {
-	if (server->draining && server->n_askers == 0 && server->n_lingering == 0 &&
-		server->on_drained)
+	if (is_drained(server))
 		loop_defer(server->loop, &server->drained);
 }
 
@@ -104,12 +109,9 @@ static void asker_close(struct rpc_asker *asker)
 		watch_listener(server);
 		rpc_server_check_drained(server);
 	}
+	if (asker->linger)
+		asker->linger->server = server && !server->freeing ? server : NULL;
 	rpc_connection_free(&asker->connection);
-	if (asker->linger) {
-		struct rpc_linger *linger = asker->linger;
-		asker->linger = NULL;
-		rpc_linger_begin(linger, asker->socket, asker->eof || !server || server->freeing);
-	}
 }
 
 static void on_socket(int fd, bool eof, void *arg)
@@ -133,6 +135,8 @@ static void on_lost(int code, const char *reason, void *arg)
 static void on_free(void *arg)
 {
 	struct rpc_asker *asker = arg;
+	if (asker->linger)
+		rpc_linger_begin(asker->linger, asker->socket, asker->eof);
 	rpc_ids_free(&asker->ids);
 	free(asker);
 }
@@ -236,7 +240,8 @@ static void accept_again(void *arg)
 static void tell_drained(void *arg)
 {
 	struct rpc_server *server = arg;
-	server->on_drained(server->drained_arg);
+	if (is_drained(server)) /* one that was closed may linger since */
+		server->on_drained(server->drained_arg);
 }
 
 struct rpc_server *rpc_server_new(

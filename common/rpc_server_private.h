@@ -57,7 +57,7 @@ struct rpc_asker {
 /* What is left of a kept asker whose connection we ended: its socket, until it closes its end. */
 struct rpc_linger {
 	LIST_ENTRY(rpc_linger) link; /* in lingering, once fd >= 0 */
-	struct rpc_server *server;
+	struct rpc_server *server;   /* NULL: it is being freed */
 	int fd;
 	struct event *event;
 	const struct rpc_asker_events *events;
@@ -107,7 +107,7 @@ void rpc_request_cancelled(struct rpc_request *request);
 /* What rpc_asker_keep() needs later, when there may be no memory. NULL when there is none now. */
 struct rpc_linger *rpc_linger_new(
 	struct rpc_server *server, const struct rpc_asker_events *events, void *arg);
-/* The connection is over. gone: the peer closed it, or nobody waits any more: on_gone now. Else it
+/* The connection is over. gone: the peer closed it (or the server is gone): on_gone now. Else it
  * is told that nothing more comes, and on_gone waits for its end. Takes both over. */
 void rpc_linger_begin(struct rpc_linger *linger, int fd, bool gone);
 /* on_gone now. */
