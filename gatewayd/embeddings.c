@@ -301,6 +301,7 @@ static int look_in_memory(struct embeddings *request)
 		size_t ticket = request->n_tickets++;
 		request->tickets[ticket].key = query->elements[i].key;
 		request->tickets[ticket].input_json = query->elements[i].json;
+		request->tickets[ticket].place = i;
 		request->ticket_index[ticket] = i;
 	}
 	return 0;
@@ -328,6 +329,7 @@ static void find_elements(struct embeddings *request)
 	request->buyer.store_params = (struct span){
 		(char *)query->canonical_params.data, query->canonical_params.len};
 	request->buyer.dimensions = query->dimensions;
+	request->buyer.query = query;
 	request->buyer.traceparent = request->traceparent;
 	if (flights_enter(request->gateway->flights, &request->buyer, request->tickets,
 		    request->n_tickets) < 0) {
@@ -350,8 +352,12 @@ static void parse(struct job *job)
 	if (request->per_key)
 		scope = credential_digest(&request->credential);
 	struct span body = {request->body.data, request->body.len_bytes};
-	query_parse(body, (size_t)conf->max_inputs, request->per_key ? &scope : NULL,
-		&request->query, &request->error);
+	if (request->gateway->legacy_read)
+		query_parse_legacy(
+			body, (size_t)conf->max_inputs, NULL, &request->query, &request->error);
+	else
+		query_parse(body, (size_t)conf->max_inputs, request->per_key ? &scope : NULL,
+			&request->query, &request->error);
 }
 
 static void parsed(struct job *job)

@@ -8,11 +8,13 @@
  *   request ── buyer ──┬─ ticket ─┐
  *                      ├─ ticket ─┼──> flight (one element key) ──> LOOKING in the store
  *   request ── buyer ──┴─ ticket ─┘                                    │ found: all tickets
- * resolved v missing WANTED by its payer (one of its tickets' buyers) │ when the payer has no
- * flight LOOKING any more
+ *                                                            resolved  v missing
+ *                                          WANTED by its payer (one of its tickets' buyers)
+ *                                    when the payer has no flight LOOKING any more: one look-up
+ *                                    for the legacy object of its whole body; what that does not
+ *                                    bring is bought
  *                                                                      v
- *                                                                    BUYING: one purchase for all
- * that the payer wants
+ *                                      BUYING: one purchase for all that the payer wants
  *
  * A payer that leaves hands its flights to the next ticket; a flight nobody wants is dropped,
  * unless its purchase was already sent: that is paid for, so it is finished and kept.
@@ -32,11 +34,15 @@
 #include "gatewayd/api_error.h"
 #include "gatewayd/cache.h"
 #include "gatewayd/provider.h"
+#include "gatewayd/store.h"
 
 struct flight;
 struct flights;
-struct store;
 struct loop;
+struct query;
+struct workers;
+
+#define LOOK_UP_PER_ELEMENT_US 2000
 
 TAILQ_HEAD(flight_list, flight);
 
@@ -49,10 +55,21 @@ struct buyer {
 	struct span store_params; /* canonical request parameters, kept with stored objects */
 	int64_t dimensions;
 	const char *traceparent;
+	/* NULL: no legacy look-up. Its legacy_key finds a whole answer that a Python gateway kept.
+	 */
+	const struct query *query;
 
 	/* Private. */
 	struct flight_list wanted;
-	size_t looking;
+	struct flight_list queued; /* to be looked up */
+	size_t looking;            /* queued ones too */
+	size_t looking_now;
+	size_t unresolved; /* tickets */
+	struct legacy *legacy;
+	bool legacy_done;
+	uint64_t give_up_us;
+	bool has_turn, has_deadline;
+	TAILQ_ENTRY(buyer) turn_link, deadline_link;
 	struct ticket *tickets;
 	size_t n_tickets;
 	TAILQ_ENTRY(buyer) link; /* of those who are ready to buy, or of those who just failed */
@@ -75,6 +92,7 @@ struct flight_failure {
 struct ticket {
 	struct digest key;
 	struct span input_json; /* borrowed until resolved or left */
+	size_t place;           /* which element of the buyer's query */
 
 	/* Private. */
 	struct buyer *buyer;
@@ -88,14 +106,23 @@ static inline struct buyer *ticket_buyer(const struct ticket *ticket)
 }
 
 struct flights_options {
-	size_t max_flights;         /* under way; more is refused */
-	size_t max_look_ups;        /* in the store at once; more wait their turn */
-	uint64_t store_deadline_ms; /* a look-up that takes longer counts as missing */
-	uint64_t ttl_ms, grace_ms;  /* of the objects put in memory */
+	size_t max_flights;       /* under way; more is refused */
+	size_t max_look_ups;      /* in the store at once; more wait their turn */
+	size_t parallel_look_ups; /* of one request; 0: max_look_ups */
+	/*
+	 * What takes longer counts as missing: one look-up after store_deadline_ms; all of a
+	 * request after that and LOOK_UP_PER_ELEMENT_US for each of its elements; everything when
+	 * the store has answered nothing for store_deadline_ms.
+	 */
+	uint64_t store_deadline_ms;
+	bool legacy_read;
+	enum store_layout legacy_layout;
+	uint64_t ttl_ms, grace_ms; /* of the objects put in memory */
 };
 
 struct flights_counters {
 	uint64_t store_hits, store_misses, store_deadlines;
+	uint64_t legacy_requests, legacy_elements; /* served from a legacy object of a whole body */
 	uint64_t joined;
 	uint64_t purchases, purchase_failures, inputs_bought, tokens_bought, elections;
 };
@@ -113,9 +140,9 @@ struct flights_events {
 	void *arg;
 };
 
-/* store may be NULL. All are borrowed. */
+/* store and workers may be NULL (then there are no legacy look-ups). All are borrowed. */
 struct flights *flights_new(struct loop *loop, struct cache *cache, struct store *store,
-	struct provider *provider, const struct flights_options *options,
+	struct workers *workers, struct provider *provider, const struct flights_options *options,
 	const struct flights_events *events);
 /* Want these (keys may repeat). 0; -1 when too many are under way: nothing was entered. n > 0. */
 int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *tickets, size_t n);

@@ -6,7 +6,8 @@
 
 void flight_buyer_ready(struct flights *flights, struct buyer *buyer)
 {
-	if (buyer->ready || buyer->looking > 0 || TAILQ_EMPTY(&buyer->wanted))
+	if (buyer->ready || buyer->looking > 0 || buyer->legacy || TAILQ_EMPTY(&buyer->wanted) ||
+		flight_legacy_start(flights, buyer))
 		return;
 	buyer->ready = true;
 	TAILQ_INSERT_TAIL(&flights->ready, buyer, link);

@@ -1,8 +1,8 @@
 #ifndef GATEWAYD_FLIGHT_PRIVATE_H
 #define GATEWAYD_FLIGHT_PRIVATE_H
 
-/* What the files of flight.h share: flight.c (entering, looking, leaving), flight_table.c,
- * flight_buy.c. */
+/* What the files of flight.h share: flight.c (entering, leaving), flight_table.c,
+ * flight_look.c, flight_legacy.c, flight_buy.c. */
 #include "common/loop.h"
 #include "gatewayd/flight.h"
 #include "gatewayd/purchase.h"
@@ -28,7 +28,7 @@ struct flight {
 	uint64_t give_up_us;
 	struct purchase *purchase;
 	TAILQ_ENTRY(flight)
-	link; /* of the queue, of those being looked up, or of the payer's wanted */
+	link; /* of the payer's queue, of those being looked up, or of the payer's wanted */
 	struct flight *chain;
 };
 
@@ -41,9 +41,15 @@ struct flights {
 
 	struct flight **table; /* by key; its size is a power of two */
 	size_t table_size, n;
-	struct flight_list queued, looking; /* looking: the first was started first */
+	struct flight_list looking; /* the first was started first */
 	size_t n_looking;
+	struct buyer_list
+		turns; /* those with flights to look up and room for one more, round robin */
+	struct buyer_list deadlines; /* those who wait, by when they give up on the store */
+	uint64_t heard_us;           /* when the store answered last, or was idle */
 	struct timer *deadline;
+	uint64_t deadline_us; /* what the timer is set to; 0: not set */
+	struct workers *workers;
 
 	struct buyer_list ready; /* those who know all that they miss */
 	struct deferred buy_later;
@@ -72,6 +78,38 @@ void flight_free(struct flight *flight);
  */
 void flight_resolve(struct flight *flight, struct cache_object *object, const struct buyer *finder,
 	enum flight_source source);
+
+/* The buyer waits for one ticket less. */
+void flight_ticket_done(struct flights *flights, struct buyer *buyer);
+
+/* ---- flight_look.c ---- */
+
+int flight_look_init(struct flights *flights);
+void flight_look_uninit(struct flights *flights);
+/* Look the flight up when it is its payer's turn. */
+void flight_look_queue(struct flight *flight, struct buyer *payer);
+/* Begin what may begin. */
+void flight_look_start(struct flights *flights);
+/* The buyer has entered: it gives up on the store in a while. */
+void flight_look_enter(struct flights *flights, struct buyer *buyer);
+/* It waits for nothing any more. */
+void flight_look_leave(struct flights *flights, struct buyer *buyer);
+/* A flight that is queued or looked up gets another payer; NULL: it ends. */
+void flight_look_hand_over(struct flight *flight, struct buyer *next);
+/* What the store had becomes an object in memory. NULL when out of memory. */
+struct cache_object *flight_keep_found(
+	struct flights *flights, const struct digest *key, const struct stored_fields *fields);
+
+/* ---- flight_legacy.c ---- */
+
+/* The buyer misses what it wants: true when the answer to its whole body is looked for first;
+ * flight_buyer_ready() follows. */
+bool flight_legacy_start(struct flights *flights, struct buyer *buyer);
+/* Enough of that. */
+void flight_legacy_cancel(struct buyer *buyer);
+/* One element that a Python gateway kept under the element's own key. NULL: it is no use. */
+struct cache_object *flight_legacy_single(
+	struct flights *flights, const struct flight *flight, const struct stored_object *stored);
 
 /* ---- flight_buy.c ---- */
 

@@ -31,6 +31,7 @@ struct gateway {
 	struct flights *flights;
 	struct stats *stats;
 	bool mock;
+	bool legacy_read; /* what a Python gateway stored is of use: real vectors, shared by all */
 };
 
 /* An exchange_http/exchange_rpc callback; arg is the gateway. */

@@ -133,9 +133,16 @@ static void make_store(struct gateway *gateway, const struct gatewayd_conf *conf
 
 static void make_flights(struct gateway *gateway, const struct gatewayd_conf *conf)
 {
+	gateway->legacy_read = conf->store_legacy_read && gateway->store && !gateway->mock &&
+			       conf->scope == CONF_SCOPE_SHARED;
 	struct flights_options options = {
 		.max_flights = MAX_FLIGHTS,
 		.max_look_ups = MAX_LOOK_UPS,
+		.parallel_look_ups = (size_t)conf->store_parallel,
+		.legacy_read = gateway->legacy_read,
+		.legacy_layout = conf->store_legacy_layout == CONF_LEGACY_HASHED
+					 ? STORE_LAYOUT_HASHED
+					 : STORE_LAYOUT_EMBEDDINGS,
 		.store_deadline_ms = (uint64_t)conf->store_deadline_ms,
 		.ttl_ms = (uint64_t)conf->cache_ttl_ms,
 		.grace_ms = (uint64_t)conf->cache_grace_ms,
@@ -147,7 +154,7 @@ static void make_flights(struct gateway *gateway, const struct gatewayd_conf *co
 		.arg = gateway,
 	};
 	gateway->flights = must(flights_new(gateway->loop, gateway->cache, gateway->store,
-					gateway->provider, &options, &events),
+					gateway->workers, gateway->provider, &options, &events),
 		"table of flights");
 }
 

@@ -17,6 +17,9 @@ struct parser {
 	uint32_t input;
 	struct buf prefix, suffix; /* canonical text before and after the element */
 	struct buf scratch;
+	/* NULL: no legacy key. It grows with each element's canonical text. */
+	struct digest_state *whole;
+	struct buf whole_suffix;
 };
 
 static int bad(struct parser *parser, const char *param, const char *message)
@@ -176,6 +179,11 @@ static int add_element(struct parser *parser, uint32_t node, struct digest_state
 	buf_clear(scratch);
 	if (json_canonical_append(parser->doc, node, scratch) < 0)
 		return short_of_memory(parser);
+	if (parser->whole) {
+		if (parser->query->n > 0)
+			digest_update(parser->whole, SPAN_LITERAL(", "));
+		digest_update(parser->whole, (struct span){(char *)scratch->data, scratch->len});
+	}
 	digest_copy(sum, prefix);
 	digest_update(sum, (struct span){(char *)scratch->data, scratch->len});
 	digest_update(sum, (struct span){(char *)parser->suffix.data, parser->suffix.len});
@@ -208,6 +216,34 @@ static int add_elements(
 	return 0;
 }
 
+/* The canonical form of the body as sent is what stands around its input, and the elements. */
+static int begin_whole(struct parser *parser)
+{
+	struct buf before = BUF_INIT(QUERY_MAX_PARAMS_BYTES + 64);
+	int rc = json_canonical_around(parser->doc, json_span_root(), SPAN_LITERAL("input"), NULL,
+		0, &before, &parser->whole_suffix);
+	if (rc < 0) {
+		rc = too_long(parser);
+	} else {
+		digest_update(parser->whole, (struct span){(char *)before.data, before.len});
+		if (!parser->query->single)
+			digest_update(parser->whole, SPAN_LITERAL("["));
+	}
+	buf_free(&before);
+	return rc;
+}
+
+static void end_whole(struct parser *parser)
+{
+	struct query *query = parser->query;
+	const struct buf *suffix = &parser->whole_suffix;
+	if (!query->single)
+		digest_update(parser->whole, SPAN_LITERAL("]"));
+	digest_update(parser->whole, (struct span){(char *)suffix->data, suffix->len});
+	query->legacy_key = digest_final(parser->whole);
+	query->has_legacy_key = true;
+}
+
 static int take_input(struct parser *parser, size_t max_inputs)
 {
 	struct query *query = parser->query;
@@ -229,10 +265,15 @@ static int take_input(struct parser *parser, size_t max_inputs)
 	struct digest_state *prefix = digest_new();
 	query->elements = calloc(n, sizeof *query->elements);
 	int rc;
-	if (sum && prefix && query->elements)
-		rc = add_elements(parser, sum, prefix);
-	else
+	if (sum && prefix && query->elements) {
+		rc = parser->whole ? begin_whole(parser) : 0;
+		if (rc == 0)
+			rc = add_elements(parser, sum, prefix);
+		if (rc == 0 && parser->whole)
+			end_whole(parser);
+	} else {
 		rc = short_of_memory(parser);
+	}
 	digest_free(&sum);
 	digest_free(&prefix);
 	return rc;
@@ -257,8 +298,8 @@ static int scan(struct parser *parser, struct span body)
 	return 0;
 }
 
-int query_parse(struct span body, size_t max_inputs, const struct digest *scope,
-	struct query *query, struct api_error *error)
+static int parse(struct span body, size_t max_inputs, const struct digest *scope,
+	struct digest_state *whole, struct query *query, struct api_error *error)
 {
 	*query = (struct query){.encoding = QUERY_FLOAT};
 	*error = (struct api_error){0};
@@ -273,6 +314,8 @@ int query_parse(struct span body, size_t max_inputs, const struct digest *scope,
 		.suffix = BUF_INIT(QUERY_MAX_PARAMS_BYTES + 64),
 		/* A byte of text becomes at most six of canonical form. */
 		.scratch = BUF_INIT(body.len * 6 + 64),
+		.whole = whole,
+		.whole_suffix = BUF_INIT(QUERY_MAX_PARAMS_BYTES + 64),
 	};
 	int rc = scan(&parser, body);
 	if (rc == 0)
@@ -283,6 +326,23 @@ int query_parse(struct span body, size_t max_inputs, const struct digest *scope,
 	buf_free(&parser.prefix);
 	buf_free(&parser.suffix);
 	buf_free(&parser.scratch);
+	buf_free(&parser.whole_suffix);
+	return rc;
+}
+
+int query_parse(struct span body, size_t max_inputs, const struct digest *scope,
+	struct query *query, struct api_error *error)
+{
+	return parse(body, max_inputs, scope, NULL, query, error);
+}
+
+int query_parse_legacy(struct span body, size_t max_inputs, const struct digest *scope,
+	struct query *query, struct api_error *error)
+{
+	/* Without memory for it there is no legacy key. */
+	struct digest_state *whole = digest_new();
+	int rc = parse(body, max_inputs, scope, whole, query, error);
+	digest_free(&whole);
 	return rc;
 }
 

@@ -46,7 +46,11 @@ struct query {
 					comma */
 	struct buf canonical_params; /* canonical object of all that takes part in the key but
 					`input` */
-	bool single;                 /* input is one element, not a list */
+	/* Of the whole body as sent: what the Python gateway kept the answer under. Not set where
+	 * it is the element's own key. */
+	bool has_legacy_key;
+	struct digest legacy_key;
+	bool single; /* input is one element, not a list */
 	size_t n;
 	struct query_element *elements;
 };
@@ -56,6 +60,9 @@ struct query {
  * query borrows from body.
  */
 int query_parse(struct span body, size_t max_inputs, const struct digest *scope,
+	struct query *query, struct api_error *error);
+/* Same, with legacy_key. */
+int query_parse_legacy(struct span body, size_t max_inputs, const struct digest *scope,
 	struct query *query, struct api_error *error);
 void query_free(struct query *query);
 
