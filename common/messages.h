@@ -138,10 +138,11 @@ struct msg_f64s {
 	F(strs, added, "programs that are new") \
 	F(strs, changed, "programs that were restarted with new settings") \
 	F(strs, removed, "programs that were stopped and forgotten") \
-	L(program, programs, "all, afterwards")
+	L(program, programs, "all, afterwards") \
+	F(strs, adjusted, "programs that took new settings over without a restart")
 #define MSG_TAIL_PARAMS(F, L) \
 	F(str, name, "one process") \
-	F(str, stream, "stdout or stderr; empty: stdout") \
+	F(str, stream, "stdout, stderr or all; empty: stdout") \
 	F(u64, max_bytes, "from the end; 0: 1,600") \
 	F(bool, follow, "what is written from now on comes as chunks, until cancel")
 #define MSG_TAIL_RESULT(F, L) \

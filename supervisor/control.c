@@ -1,24 +1,22 @@
 #include "supervisor/control.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/messages.h"
 #include "supervisor/pod.h"
+#include "supervisor/tail.h"
 
-#define TAIL_DEFAULT_BYTES 1600
 #define MAX_NAMES          256
 #define N_METHODS          7
+#define MISTAKES_MAX_BYTES 8192
 
-enum operation { STATUS, START, STOP, RESTART };
+enum operation { STATUS, START, STOP, RESTART, RELOAD };
 
 /* One request that is answered when the processes it names have settled. */
 struct waiter {
@@ -26,14 +24,17 @@ struct waiter {
 	struct rpc_request *request;
 	struct waiter *next;
 	enum operation operation;
-	bool *selected;         /* one a process */
-	struct strings unknown; /* names that mean nothing */
+	struct process **processes; /* that it is about */
+	size_t n_processes;
+	struct strings unknown;     /* names that mean nothing */
+	struct pod_changes changes; /* RELOAD */
 };
 
 struct control {
 	struct pod *pod;
 	struct waiter *waiters;
-	void (*shutdown)(void *arg);
+	struct tail *tail;
+	const struct control_events *events;
 	void *arg;
 	struct rpc_method methods[N_METHODS + 1];
 };
@@ -46,7 +47,8 @@ static void waiter_free(struct waiter *waiter)
 	if (*at)
 		*at = waiter->next;
 	strings_free(&waiter->unknown);
-	free(waiter->selected);
+	pod_changes_free(&waiter->changes);
+	free(waiter->processes);
 	free(waiter);
 }
 
@@ -71,7 +73,7 @@ static const char *error_of(
 	return "";
 }
 
-/* texts: one description a process, borrowed by the message. */
+/* text: its description, borrowed by the message. */
 static void fill_program(const struct control *control, struct process *process,
 	enum operation operation, char *text, size_t text_size, struct msg_program *program)
 {
@@ -89,40 +91,113 @@ static void fill_program(const struct control *control, struct process *process,
 	};
 }
 
-static void answer(struct waiter *waiter)
+typedef char description[256];
+
+struct listing {
+	struct msg_program *programs;
+	description *texts;
+};
+
+static int listing_make(struct listing *listing, size_t n)
 {
-	struct control *control = waiter->control;
-	size_t n = pod_count(control->pod), filled = 0;
-	typedef char description[256];
-	struct msg_program *programs = calloc(n + waiter->unknown.n + 1, sizeof *programs);
-	description *texts = calloc(n + 1, sizeof *texts);
-	if (!programs || !texts) {
+	listing->programs = calloc(n + 1, sizeof *listing->programs);
+	listing->texts = calloc(n + 1, sizeof *listing->texts);
+	return listing->programs && listing->texts ? 0 : -1;
+}
+
+static void listing_free(struct listing *listing)
+{
+	free(listing->programs);
+	free(listing->texts);
+}
+
+static void answer_programs(struct waiter *waiter)
+{
+	struct listing listing;
+	size_t filled = 0;
+	if (listing_make(&listing, waiter->n_processes + waiter->unknown.n) < 0) {
 		rpc_request_fail(waiter->request, RPC_FAILED, "out of memory");
-		goto done;
+		listing_free(&listing);
+		return;
 	}
-	for (size_t i = 0; i < n; i++)
-		if (waiter->selected[i])
-			fill_program(control, pod_process(control->pod, i), waiter->operation,
-				texts[i], sizeof texts[i], &programs[filled++]);
+	for (size_t i = 0; i < waiter->n_processes; i++, filled++)
+		fill_program(waiter->control, waiter->processes[i], waiter->operation,
+			listing.texts[i], sizeof *listing.texts, &listing.programs[filled]);
 	for (size_t i = 0; i < waiter->unknown.n; i++)
-		programs[filled++] = (struct msg_program){.name = span_of(waiter->unknown.items[i]),
+		listing.programs[filled++] = (struct msg_program){
+			.name = span_of(waiter->unknown.items[i]),
 			.exit_code = -1,
 			.error = SPAN_LITERAL("no such program")};
-	struct msg_programs_result result = {.programs = {programs, filled}};
+	struct msg_programs_result result = {.programs = {listing.programs, filled}};
 	msg_status_reply(waiter->request, &result);
-done:
-	free(texts);
-	free(programs);
+	listing_free(&listing);
+}
+
+static bool is_named(const struct strings *list, const char *label)
+{
+	for (size_t i = 0; i < list->n; i++)
+		if (strcmp(list->items[i], label) == 0)
+			return true;
+	return false;
+}
+
+/* Spans of these strings; the array is malloc()ed, and NULL when out of memory. */
+static struct msg_strs spans_of(const struct strings *list)
+{
+	struct msg_strs spans = {calloc(list->n + 1, sizeof(struct span)), list->n};
+	for (size_t i = 0; spans.items && i < list->n; i++)
+		spans.items[i] = span_of(list->items[i]);
+	return spans;
+}
+
+static void answer_reload(struct waiter *waiter)
+{
+	struct control *control = waiter->control;
+	const struct pod_changes *changes = &waiter->changes;
+	size_t n = pod_count(control->pod);
+	struct listing listing;
+	struct msg_reload_result result = {.added = spans_of(&changes->added),
+		.changed = spans_of(&changes->changed),
+		.removed = spans_of(&changes->removed),
+		.adjusted = spans_of(&changes->adjusted)};
+	if (listing_make(&listing, n) == 0 && result.added.items && result.changed.items &&
+		result.removed.items && result.adjusted.items) {
+		for (size_t i = 0; i < n; i++) {
+			struct process *process = pod_process(control->pod, i);
+			const char *label = process->config->label;
+			bool is_new = is_named(&changes->added, label) ||
+				      is_named(&changes->changed, label);
+			fill_program(control, process, is_new ? START : STATUS, listing.texts[i],
+				sizeof *listing.texts, &listing.programs[i]);
+		}
+		result.programs = (struct msg_program_list){listing.programs, n};
+		msg_reload_reply(waiter->request, &result);
+	} else {
+		rpc_request_fail(waiter->request, RPC_FAILED, "out of memory");
+	}
+	struct msg_strs *lists[] = {
+		&result.added, &result.changed, &result.removed, &result.adjusted};
+	for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+		free(lists[i]->items);
+	listing_free(&listing);
+}
+
+static void answer(struct waiter *waiter)
+{
+	if (waiter->operation == RELOAD)
+		answer_reload(waiter);
+	else
+		answer_programs(waiter);
 	waiter_free(waiter);
 }
 
 static bool is_settled(const struct waiter *waiter)
 {
-	struct pod *pod = waiter->control->pod;
-	for (size_t i = 0; i < pod_count(pod); i++)
-		if (waiter->selected[i] && !pod_is_settled(pod, pod_process(pod, i)))
+	const struct pod *pod = waiter->control->pod;
+	for (size_t i = 0; i < waiter->n_processes; i++)
+		if (!pod_is_settled(pod, waiter->processes[i]))
 			return false;
-	return true;
+	return waiter->operation != RELOAD || pod_is_reloaded(pod);
 }
 
 void control_pod_changed(struct control *control)
@@ -149,28 +224,32 @@ static struct waiter *waiter_new(struct control *control, struct rpc_request *re
 	enum operation operation, const struct msg_strs *names)
 {
 	struct waiter *waiter = calloc(1, sizeof *waiter);
-	size_t n = pod_count(control->pod);
-	bool *selected = calloc(n + 1, sizeof *selected);
-	if (!waiter || !selected) {
+	size_t n = pod_count(control->pod), selected = 0;
+	struct process **processes = calloc(n + 1, sizeof *processes);
+	if (!waiter || !processes) {
 		rpc_request_fail(request, RPC_FAILED, "out of memory");
 		free(waiter);
-		free(selected);
+		free(processes);
 		return NULL;
+	}
+	bool found[MAX_NAMES + 1] = {0};
+	for (size_t i = 0; i < n; i++) {
+		struct process *process = pod_process(control->pod, i);
+		bool wanted = !names->count;
+		for (size_t j = 0; j < names->count; j++)
+			if (name_matches(process, names->items[j]))
+				wanted = found[j] = true;
+		if (wanted)
+			processes[selected++] = process;
 	}
 	*waiter = (struct waiter){.control = control,
 		.request = request,
 		.operation = operation,
-		.selected = selected};
-	for (size_t i = 0; i < n && !names->count; i++)
-		selected[i] = true;
-	for (size_t j = 0; j < names->count; j++) {
-		bool found = false;
-		for (size_t i = 0; i < n; i++)
-			if (name_matches(pod_process(control->pod, i), names->items[j]))
-				selected[i] = found = true;
-		if (!found)
+		.processes = processes,
+		.n_processes = selected};
+	for (size_t j = 0; j < names->count; j++)
+		if (!found[j])
 			strings_add(&waiter->unknown, names->items[j]);
-	}
 	return waiter;
 }
 
@@ -195,10 +274,8 @@ static void act(struct waiter *waiter)
 {
 	struct pod *pod = waiter->control->pod;
 	/* Restarts queue by the order of these calls, stops of several go out together. */
-	for (size_t i = 0; i < pod_count(pod); i++) {
-		struct process *process = pod_process(pod, i);
-		if (!waiter->selected[i])
-			continue;
+	for (size_t i = 0; i < waiter->n_processes; i++) {
+		struct process *process = waiter->processes[i];
 		if (waiter->operation == START)
 			pod_start_process(pod, process);
 		else if (waiter->operation == STOP)
@@ -262,13 +339,14 @@ static void serve_signal(struct rpc_request *request, struct span bytes, void *a
 	if (params.signal.len < sizeof name)
 		snprintf(name, sizeof name, "%.*s", SPAN_ARG(params.signal));
 	struct waiter *waiter = NULL;
-	if (value_signal(name, &number) < 0)
+	if (params.names.count > MAX_NAMES)
+		rpc_request_fail(request, RPC_BAD_PARAMS, "names: more than %d", MAX_NAMES);
+	else if (value_signal(name, &number) < 0)
 		rpc_request_fail(request, RPC_BAD_PARAMS, "signal: no such signal");
 	else
 		waiter = waiter_new(control, request, STATUS, &params.names);
-	for (size_t i = 0; waiter && i < pod_count(control->pod); i++)
-		if (waiter->selected[i])
-			process_signal(pod_process(control->pod, i), number);
+	for (size_t i = 0; waiter && i < waiter->n_processes; i++)
+		process_signal(waiter->processes[i], number);
 	if (waiter)
 		answer(waiter);
 	msg_signal_params_free(&params);
@@ -282,88 +360,113 @@ static void serve_shutdown(struct rpc_request *request, struct span bytes, void 
 		return;
 	log_info("shutdown asked for by pid %d", (int)rpc_request_peer(request)->pid);
 	msg_shutdown_reply(request, &nothing);
-	control->shutdown(control->arg);
+	control->events->shutdown(control->arg);
 }
 
-/* ---- tail ---- */
+/* ---- reload ---- */
 
-static struct process *find_process(struct control *control, struct span name)
+struct mistakes {
+	struct buf text;
+};
+
+static void collect_mistake(
+	void *arg, bool is_error, const char *file, unsigned line, const char *text)
 {
-	for (size_t i = 0; i < pod_count(control->pod); i++) {
-		struct process *process = pod_process(control->pod, i);
-		if (name_matches(process, name))
-			return process;
+	struct mistakes *mistakes = arg;
+	if (!is_error) {
+		log_warn("%s:%u: %s", file ? file : "configuration", line, text);
+		return;
 	}
-	return NULL;
+	/* A line that does not fit any more is one of many. */
+	const char *newline = mistakes->text.len ? "\n" : "";
+	if (line)
+		buf_printf(&mistakes->text, "%s%s:%u: error: %s", newline, file, line, text);
+	else
+		buf_printf(&mistakes->text, "%s%s: error: %s", newline,
+			file ? file : "configuration", text);
 }
 
-/* The end of a file; -1 with errno. */
-static ssize_t read_end(const char *path, char *data, size_t size)
+/* Who is not there any more cannot be waited for. */
+static void forget_removed(struct control *control)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
-		return -1;
-	off_t end = lseek(fd, 0, SEEK_END);
-	off_t from = end > (off_t)size ? end - (off_t)size : 0;
-	ssize_t n = end < 0 ? -1 : pread(fd, data, size, from);
-	int saved = errno;
-	close(fd);
-	errno = saved;
-	return n;
+	for (struct waiter *waiter = control->waiters; waiter; waiter = waiter->next) {
+		size_t kept = 0;
+		for (size_t i = 0; i < waiter->n_processes; i++) {
+			struct process *process = waiter->processes[i];
+			if (pod_has(control->pod, process))
+				waiter->processes[kept++] = process;
+			else
+				strings_add(&waiter->unknown, span_of(process->config->label));
+		}
+		waiter->n_processes = kept;
+	}
 }
 
-static void serve_tail(struct rpc_request *request, struct span bytes, void *arg)
+static void reload(struct control *control, struct rpc_request *request, struct pod_config *config)
 {
-	struct msg_tail_params params;
-	if (msg_tail_serve_params(request, bytes, &params) < 0)
-		return;
-	char data[RPC_INLINE_BODY_BYTES];
-	bool is_stderr = span_equal_str(params.stream, "stderr");
-	struct process *process = find_process(arg, params.name);
-	size_t size = params.max_bytes ? params.max_bytes : TAIL_DEFAULT_BYTES;
-	if (!process) {
-		rpc_request_fail(request, RPC_FAILED, "no such program");
+	static const struct msg_strs all;
+	struct pod_changes changes;
+	if (pod_reload(control->pod, config, &changes) < 0) {
+		rpc_request_fail(request, RPC_FAILED, "out of memory");
 		return;
 	}
-	if (params.stream.len && !is_stderr && !span_equal_str(params.stream, "stdout")) {
-		rpc_request_fail(request, RPC_BAD_PARAMS, "stream: stdout or stderr");
+	forget_removed(control);
+	tail_forget_removed(control->tail);
+	struct waiter *waiter = waiter_new(control, request, RELOAD, &all);
+	if (!waiter) {
+		pod_changes_free(&changes);
 		return;
 	}
-	const struct log_config *log = is_stderr && !process->config->redirect_stderr
-					       ? &process->config->err
-					       : &process->config->out;
-	if (!log->path || strncmp(log->path, "/dev/", 5) == 0) {
+	waiter->changes = changes;
+	size_t kept = 0;
+	for (size_t i = 0; i < waiter->n_processes; i++) {
+		const char *label = waiter->processes[i]->config->label;
+		if (is_named(&changes.added, label) || is_named(&changes.changed, label))
+			waiter->processes[kept++] = waiter->processes[i];
+	}
+	waiter->n_processes = kept;
+	wait_or_answer(waiter, true);
+}
+
+static void serve_reload(struct rpc_request *request, struct span bytes, void *arg)
+{
+	struct control *control = arg;
+	struct msg_empty nothing;
+	struct mistakes mistakes = {.text = BUF_INIT(MISTAKES_MAX_BYTES)};
+	struct report report = {.line = collect_mistake, .arg = &mistakes};
+	struct pod_config config;
+	if (msg_reload_serve_params(request, bytes, &nothing) < 0)
+		return;
+	log_info("reload asked for by pid %d", (int)rpc_request_peer(request)->pid);
+	if (pod_is_stopping(control->pod)) {
+		rpc_request_fail(request, RPC_FAILED, "the supervisor is shutting down");
+	} else if (control->events->load(&config, &report, control->arg) < 0) {
+		log_error("configuration not taken over: it has %u errors", report.errors);
 		rpc_request_fail(request, RPC_FAILED,
-			"its output goes to no file (set stdout_logfile and stderr_logfile)");
-		return;
+			"nothing was changed, since the configuration has errors:\n%.*s",
+			(int)mistakes.text.len, (const char *)mistakes.text.data);
+	} else {
+		reload(control, request, &config);
+		pod_config_free(&config);
 	}
-	if (params.follow) {
-		rpc_request_fail(request, RPC_FAILED, "follow it with: tail -F %s", log->path);
-		return;
-	}
-	ssize_t n = read_end(log->path, data, size < sizeof data ? size : sizeof data);
-	if (n < 0) {
-		rpc_request_fail(request, RPC_FAILED, "%s: %s", log->path, strerror(errno));
-		return;
-	}
-	struct msg_tail_result result = {.data = {data, (size_t)n}};
-	msg_tail_reply(request, &result);
+	buf_free(&mistakes.text);
 }
 
 struct control *control_new(
-	struct rpc_server *server, struct pod *pod, void (*shutdown)(void *arg), void *arg)
+	struct rpc_server *server, struct pod *pod, const struct control_events *events, void *arg)
 {
 	struct control *control = calloc(1, sizeof *control);
 	if (!control)
 		return NULL;
 	*control = (struct control){.pod = pod,
-		.shutdown = shutdown,
+		.events = events,
 		.arg = arg,
 		.methods = {{"status", serve_status, control}, {"start", serve_start, control},
 			{"stop", serve_stop, control}, {"restart", serve_restart, control},
-			{"signal", serve_signal, control}, {"tail", serve_tail, control},
+			{"reload", serve_reload, control}, {"signal", serve_signal, control},
 			{"shutdown", serve_shutdown, control}, {0}}};
-	if (rpc_server_add(server, control->methods) < 0)
+	control->tail = tail_new(server, pod);
+	if (!control->tail || rpc_server_add(server, control->methods) < 0)
 		control_free(&control);
 	return control;
 }
@@ -376,5 +479,6 @@ void control_free(struct control **control)
 	*control = NULL;
 	while (c->waiters)
 		waiter_free(c->waiters);
+	tail_free(&c->tail);
 	free(c);
 }

@@ -32,6 +32,7 @@ struct supervisor {
 	struct daemon *daemon;
 	struct pod *pod;
 	struct control *control;
+	const char *config_path;
 	uint64_t stop_signal_us; /* the first one; 0: none */
 	enum pod_exit exit;
 	bool stopped;
@@ -181,6 +182,12 @@ static void shutdown_asked(void *arg)
 	daemon_quit(s->daemon, 0);
 }
 
+static int load_again(struct pod_config *config, struct report *report, void *arg)
+{
+	struct supervisor *s = arg;
+	return load_pod_config(config, s->config_path, env_of, NULL, report);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct daemon_spec spec = {.name = "supervisor",
@@ -194,6 +201,8 @@ int main(int argc, char **argv)
 		.on_reload = on_reload, .on_drain = on_drain};
 	static const struct pod_events pod_events = {
 		.on_stopped = pod_stopped, .on_change = pod_changed};
+	static const struct control_events control_events = {
+		.load = load_again, .shutdown = shutdown_asked};
 	struct supervisor_conf conf;
 	struct supervisor s = {0};
 	struct report report = {.line = ignore_report};
@@ -218,7 +227,8 @@ int main(int argc, char **argv)
 		sizeof error);
 	if (!s.pod)
 		die(EX_OSERR, "%s", error);
-	s.control = control_new(server, s.pod, shutdown_asked, &s);
+	s.config_path = conf.config;
+	s.control = control_new(server, s.pod, &control_events, &s);
 	struct stats *stats = stats_new(daemon_metrics(s.daemon), s.pod);
 	if (!s.control || !stats)
 		die(EX_OSERR, "out of memory");
@@ -233,6 +243,5 @@ int main(int argc, char **argv)
 	daemon_stop(&s.daemon);
 	control_free(&s.control);
 	stats_free(&stats);
-	pod_config_free(&config);
 	return s.exit ? (int)s.exit : code;
 }

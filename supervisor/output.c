@@ -29,12 +29,15 @@ struct outputs {
 	struct log_sink *consoles[CONSOLE_COUNT]; /* made when first used */
 	struct output *first;
 	struct timer *resume;
+	output_watch *watch;
+	void *watch_arg;
 };
 
 struct output {
 	struct outputs *outputs;
 	struct output *next;
-	const char *label;
+	char *label;
+	bool is_stderr;
 	char *path;
 	int read_fd, write_fd;
 	struct event *readable;
@@ -43,6 +46,8 @@ struct output {
 	struct log_sink *console; /* or neither: /dev/null */
 	bool raw;                 /* to the console as it comes */
 	struct buf line;          /* the begun one; with prefix only */
+	char *recent;             /* a ring of OUTPUT_RECENT_BYTES; made when first needed */
+	size_t recent_total;      /* bytes that ever went there */
 };
 
 static void resume_paused(void *arg);
@@ -144,6 +149,39 @@ static void put_lines(struct output *o, const char *data, size_t len)
 	}
 }
 
+static void remember(struct output *o, const char *data, size_t len)
+{
+	if (!o->recent)
+		o->recent = malloc(OUTPUT_RECENT_BYTES);
+	if (!o->recent)
+		return;
+	if (len > OUTPUT_RECENT_BYTES) {
+		data += len - OUTPUT_RECENT_BYTES;
+		o->recent_total += len - OUTPUT_RECENT_BYTES;
+		len = OUTPUT_RECENT_BYTES;
+	}
+	size_t at = o->recent_total % OUTPUT_RECENT_BYTES;
+	size_t first = OUTPUT_RECENT_BYTES - at < len ? OUTPUT_RECENT_BYTES - at : len;
+	memcpy(o->recent + at, data, first);
+	memcpy(o->recent, data + first, len - first);
+	o->recent_total += len;
+}
+
+void output_recent(const struct output *o, size_t max_bytes, struct buf *out)
+{
+	size_t n = o->recent_total < OUTPUT_RECENT_BYTES ? o->recent_total : OUTPUT_RECENT_BYTES;
+	if (!o->recent)
+		return;
+	for (size_t i = o->recent_total - (n < max_bytes ? n : max_bytes); i < o->recent_total; i++)
+		buf_append_char(out, o->recent[i % OUTPUT_RECENT_BYTES]);
+}
+
+void outputs_watch(struct outputs *outputs, output_watch *watch, void *arg)
+{
+	outputs->watch = watch;
+	outputs->watch_arg = arg;
+}
+
 /* One read; false when there was nothing to read. */
 static bool read_some(struct output *o)
 {
@@ -154,6 +192,11 @@ static bool read_some(struct output *o)
 	while (n < 0 && errno == EINTR);
 	if (n <= 0)
 		return false;
+	if (o->outputs->watch)
+		o->outputs->watch(o->label, o->is_stderr, (struct span){data, (size_t)n},
+			o->outputs->watch_arg);
+	if (!o->file)
+		remember(o, data, (size_t)n);
 	if (o->file)
 		logfile_write(o->file, data, (size_t)n);
 	else if (o->raw)
@@ -242,7 +285,7 @@ static int make_pipe(struct output *o, char *error, size_t size)
 }
 
 struct output *output_new(struct outputs *outputs, const struct log_config *config,
-	const char *label, char *error, size_t error_size)
+	const char *label, bool is_stderr, char *error, size_t error_size)
 {
 	struct output *o = calloc(1, sizeof *o);
 	if (!o) {
@@ -250,11 +293,17 @@ struct output *output_new(struct outputs *outputs, const struct log_config *conf
 		return NULL;
 	}
 	o->outputs = outputs;
-	o->label = label;
+	o->label = strdup(label);
+	o->is_stderr = is_stderr;
 	o->read_fd = o->write_fd = -1;
 	buf_init(&o->line, LINE_MAX_BYTES);
 	o->next = outputs->first;
 	outputs->first = o;
+	if (!o->label) {
+		snprintf(error, error_size, "out of memory");
+		output_free(&o);
+		return NULL;
+	}
 	if (config->kind != LOG_KIND_NONE && (choose_target(o, config, error, error_size) < 0 ||
 						     make_pipe(o, error, error_size) < 0))
 		output_free(&o);
@@ -302,5 +351,7 @@ void output_free(struct output **output)
 	logfile_free(&o->file);
 	buf_free(&o->line);
 	free(o->path);
+	free(o->label);
+	free(o->recent);
 	free(o);
 }

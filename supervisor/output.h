@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/buf.h"
+#include "common/span.h"
 #include "supervisor/config/pod_config.h"
 
 struct loop;
@@ -24,15 +26,26 @@ struct output;  /* one stream of one process */
 struct outputs *outputs_new(struct loop *loop, enum output_prefix prefix);
 /* Log files are made again under their names, after a rotation by somebody else. */
 void outputs_reopen(struct outputs *outputs);
+/*
+ * See what processes print as it comes in, whatever becomes of it: of the process with this label,
+ * on its stderr or (also with redirect_stderr) stdout. One watcher; NULL: none.
+ */
+typedef void output_watch(const char *label, bool is_stderr, struct span data, void *arg);
+void outputs_watch(struct outputs *outputs, output_watch *watch, void *arg);
 /* The streams must be gone. */
 void outputs_free(struct outputs **outputs);
 
 /*
- * One stream. is_stdout only matters for what goes to the console unprefixed. label is borrowed.
- * NULL with a sentence in error.
+ * One stream, of the process with this label. NULL with a sentence in error.
  */
 struct output *output_new(struct outputs *outputs, const struct log_config *config,
-	const char *label, char *error, size_t error_size);
+	const char *label, bool is_stderr, char *error, size_t error_size);
+/*
+ * Append the last bytes that it printed (at most OUTPUT_RECENT_BYTES) to out: of a stream that goes
+ * to no file. They are kept until output_free().
+ */
+#define OUTPUT_RECENT_BYTES 8192
+void output_recent(const struct output *output, size_t max_bytes, struct buf *out);
 /* The descriptor for the process; -1: /dev/null. Stays open and the output's own. */
 int output_fd(const struct output *output);
 /* The process ended: take what is in the pipe, and end a last line that has no newline. */

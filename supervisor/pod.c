@@ -1,4 +1,4 @@
-#include "supervisor/pod.h"
+#include "supervisor/pod_private.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -18,45 +18,15 @@
 
 #define ORPHAN_WAIT_MS 1000
 
-/* What the pod knows about a process beside the process itself. */
-struct member {
-	struct process *process;
-	bool restart_queued; /* waits for its turn */
-	bool restarting;     /* its turn: on the way down or up again */
-	bool told_to_stop;   /* by the end of the pod */
-};
-
-struct pod {
-	struct loop *loop;
-	const struct pod_config *config;
-	const struct pod_events *events;
-	void *arg;
-	struct process_host host;
-	struct strings environment;
-	struct notify_socket *notify;
-	struct event *child_event;
-	struct deferred evaluation;
-
-	struct member *members; /* in start order */
-	size_t n_members;
-
-	bool stopping, stopped;
-	bool fatal;           /* why it is stopping */
-	bool killed;          /* something did not leave in time */
-	unsigned orphan_turn; /* 0: not there yet */
-	struct timer *orphan_timer;
-};
-
 extern char **environ;
 
-static struct member *member_of(const struct pod *pod, const struct process *process)
+struct member *pod_member(const struct pod *pod, const struct process *process)
 {
-	size_t i = (size_t)(process->config - pod->config->processes);
-	BUG_ON(i >= pod->n_members);
-	return &pod->members[i];
+	size_t i = process->index;
+	return i < pod->n_members && pod->members[i].process == process ? &pod->members[i] : NULL;
 }
 
-static void evaluate_soon(struct pod *pod)
+void pod_evaluate_soon(struct pod *pod)
 {
 	loop_defer(pod->loop, &pod->evaluation);
 }
@@ -72,8 +42,9 @@ static bool satisfies(const struct process *process)
 /* What it waits for; NULL: nothing. */
 static const struct process *missing_need(const struct pod *pod, const struct process *process)
 {
-	for (size_t i = 0; i < process->config->n_needs; i++) {
-		const struct process *need = pod->members[process->config->needs[i]].process;
+	const struct process_config *config = &pod->config->processes[process->index];
+	for (size_t i = 0; i < config->n_needs; i++) {
+		const struct process *need = pod->members[config->needs[i]].process;
 		if (!satisfies(need))
 			return need;
 	}
@@ -82,8 +53,10 @@ static const struct process *missing_need(const struct pod *pod, const struct pr
 
 bool pod_is_settled(const struct pod *pod, const struct process *process)
 {
-	const struct member *member = member_of(pod, process);
-	if (member->restart_queued || member->restarting)
+	const struct member *member = pod_member(pod, process);
+	if (!member)
+		return process_is_down(process);
+	if (member->restart_queued || member->restarting || member->start_later)
 		return false;
 	switch (process->state) {
 	case STATE_STARTING:
@@ -195,16 +168,12 @@ static void advance_start(struct pod *pod, struct process *process)
 
 /* ---- stop ---- */
 
-static bool is_down(const struct process *process)
-{
-	return !state_is_alive(process->state) && process->state != STATE_BACKOFF;
-}
-
 /* Does `process` have to be gone before `other` is told to stop? */
 static bool goes_before(
 	const struct pod *pod, const struct process *process, const struct process *other)
 {
-	const struct process_config *a = process->config, *b = other->config;
+	const struct process_config *a = &pod->config->processes[process->index];
+	const struct process_config *b = &pod->config->processes[other->index];
 	for (size_t i = 0; i < a->n_needs; i++)
 		if (pod->members[a->needs[i]].process == other)
 			return true;
@@ -221,7 +190,7 @@ static bool may_stop(const struct pod *pod, const struct process *process)
 {
 	for (size_t i = 0; i < pod->n_members; i++) {
 		const struct process *other = pod->members[i].process;
-		if (other != process && !is_down(other) && goes_before(pod, other, process))
+		if (other != process && !process_is_down(other) && goes_before(pod, other, process))
 			return false;
 	}
 	return true;
@@ -258,21 +227,21 @@ static void orphan_timer_due(void *arg)
 {
 	struct pod *pod = arg;
 	pod->killed = true;
-	evaluate_soon(pod);
+	pod_evaluate_soon(pod);
 }
 
 static void advance_stop(struct pod *pod)
 {
-	bool all_down = true;
+	bool all_down = pod->n_leaving == 0;
 	for (size_t i = pod->n_members; i-- > 0;) {
 		struct member *member = &pod->members[i];
-		if (is_down(member->process))
+		if (process_is_down(member->process))
 			continue;
 		if (!member->told_to_stop && may_stop(pod, member->process)) {
 			member->told_to_stop = true;
 			process_stop(member->process);
 		}
-		all_down = all_down && is_down(member->process);
+		all_down = all_down && process_is_down(member->process);
 	}
 	if (all_down)
 		advance_orphans(pod);
@@ -285,6 +254,7 @@ static void evaluate(void *arg)
 	struct pod *pod = arg;
 	if (pod->stopped)
 		return;
+	pod_advance_reload(pod);
 	for (size_t i = 0; i < pod->n_members && !pod->stopping; i++) {
 		advance_restart(pod, &pod->members[i]);
 		advance_start(pod, pod->members[i].process);
@@ -303,14 +273,18 @@ static void process_changed(struct process *process, void *arg)
 		pod->fatal = true;
 		pod->stopping = true;
 	}
-	evaluate_soon(pod);
+	pod_evaluate_soon(pod);
 }
 
+/* The process with this pid; NULL: an orphan, or nobody. */
 static struct process *find_pid(const struct pod *pod, pid_t pid)
 {
 	for (size_t i = 0; i < pod->n_members; i++)
 		if (pod->members[i].process->pid == pid)
 			return pod->members[i].process;
+	for (size_t i = 0; i < pod->n_leaving; i++)
+		if (pod->leaving[i]->pid == pid)
+			return pod->leaving[i];
 	return NULL;
 }
 
@@ -330,7 +304,7 @@ static void child_due(evutil_socket_t number, short what, void *arg)
 		process_ended(process, status);
 	}
 	if (pod->orphan_turn)
-		evaluate_soon(pod);
+		pod_evaluate_soon(pod);
 }
 
 static void notify_ready(pid_t sender, void *arg)
@@ -370,11 +344,6 @@ static int make_environment(struct pod *pod)
 static int open_notify(struct pod *pod, const char *run_dir, char *error, size_t error_size)
 {
 	char path[4096];
-	bool wanted = false;
-	for (size_t i = 0; i < pod->config->n_processes; i++)
-		wanted |= pod->config->processes[i].ready == READY_NOTIFY;
-	if (!wanted)
-		return 0;
 	snprintf(path, sizeof path, "%s/supervisor.notify", run_dir);
 	pod->notify = notify_socket_new(pod->loop, path, notify_ready, pod);
 	if (!pod->notify) {
@@ -394,25 +363,33 @@ static int make_members(struct pod *pod)
 		pod->members[i].process = process_new(&pod->host, &pod->config->processes[i]);
 		if (!pod->members[i].process)
 			return -1;
+		pod->members[i].process->index = i;
 		pod->n_members++;
 	}
 	return 0;
 }
 
-struct pod *pod_new(struct loop *loop, const struct pod_config *config, const char *run_dir,
+struct pod *pod_new(struct loop *loop, struct pod_config *config, const char *run_dir,
 	const struct pod_events *events, void *arg, char *error, size_t error_size)
 {
 	struct pod *pod = calloc(1, sizeof *pod);
+	struct generation *generation = calloc(1, sizeof *generation);
 	snprintf(error, error_size, "out of memory");
-	if (!pod)
+	if (!pod || !generation) {
+		free(generation);
+		free(pod);
 		return NULL;
+	}
+	generation->config = *config;
+	*config = (struct pod_config){0};
 	pod->loop = loop;
-	pod->config = config;
+	pod->generation = generation;
+	pod->config = &generation->config;
 	pod->events = events;
 	pod->arg = arg;
 	deferred_init(&pod->evaluation, evaluate, pod);
 	pod->host = (struct process_host){.loop = loop,
-		.outputs = outputs_new(loop, (enum output_prefix)config->output_prefix),
+		.outputs = outputs_new(loop, (enum output_prefix)pod->config->output_prefix),
 		.environment = &pod->environment,
 		.on_change = process_changed,
 		.arg = pod};
@@ -425,8 +402,8 @@ struct pod *pod_new(struct loop *loop, const struct pod_config *config, const ch
 		pod_free(&pod);
 		return NULL;
 	}
-	if (config->umask >= 0)
-		umask((mode_t)config->umask);
+	if (pod->config->umask >= 0)
+		umask((mode_t)pod->config->umask);
 	orphans_adopt();
 	return pod;
 }
@@ -435,7 +412,7 @@ void pod_start(struct pod *pod)
 {
 	for (size_t i = 0; i < pod->n_members; i++)
 		pod->members[i].process->start_pending = pod->config->processes[i].autostart;
-	evaluate_soon(pod);
+	pod_evaluate_soon(pod);
 }
 
 void pod_stop(struct pod *pod)
@@ -443,14 +420,16 @@ void pod_stop(struct pod *pod)
 	for (size_t i = 0; i < pod->n_members; i++) {
 		struct member *member = &pod->members[i];
 		member->process->start_pending = false;
-		member->restart_queued = member->restarting = false;
+		member->restart_queued = member->restarting = member->start_later = false;
 		if (pod->stopping)
 			process_kill(member->process);
 	}
+	for (size_t i = 0; i < pod->n_leaving && pod->stopping; i++)
+		process_kill(pod->leaving[i]);
 	if (pod->stopping && pod->orphan_turn)
 		orphans_signal(SIGKILL);
 	pod->stopping = true;
-	evaluate_soon(pod);
+	pod_evaluate_soon(pod);
 }
 
 bool pod_is_stopping(const struct pod *pod)
@@ -472,29 +451,39 @@ void pod_start_process(struct pod *pod, struct process *process)
 {
 	if (!pod->stopping && process->state != STATE_RUNNING && process->state != STATE_STARTING)
 		process->start_pending = true;
-	evaluate_soon(pod);
+	pod_evaluate_soon(pod);
 }
 
 void pod_stop_process(struct pod *pod, struct process *process)
 {
-	struct member *member = member_of(pod, process);
-	member->restart_queued = member->restarting = false;
+	struct member *member = pod_member(pod, process);
+	member->restart_queued = member->restarting = member->start_later = false;
 	process->start_pending = false;
 	process_stop(process);
-	evaluate_soon(pod);
+	pod_evaluate_soon(pod);
 }
 
 void pod_restart_process(struct pod *pod, struct process *process)
 {
 	if (!pod->stopping)
-		member_of(pod, process)->restart_queued = true;
-	evaluate_soon(pod);
+		pod_member(pod, process)->restart_queued = true;
+	pod_evaluate_soon(pod);
 }
 
 void pod_forward_signal(struct pod *pod, int number)
 {
 	for (size_t i = 0; i < pod->n_members; i++)
 		process_offer_signal(pod->members[i].process, number);
+}
+
+bool pod_has(const struct pod *pod, const struct process *process)
+{
+	return pod_member(pod, process) != NULL;
+}
+
+void pod_watch_output(struct pod *pod, output_watch *watch, void *arg)
+{
+	outputs_watch(pod->host.outputs, watch, arg);
 }
 
 void pod_reopen_logs(struct pod *pod)
@@ -514,6 +503,12 @@ void pod_free(struct pod **pod)
 		process_free(&p->members[i].process);
 	}
 	free(p->members);
+	for (size_t i = 0; i < p->n_leaving; i++) {
+		if (process_is_alive(p->leaving[i]))
+			process_signal(p->leaving[i], SIGKILL);
+		process_free(&p->leaving[i]);
+	}
+	free(p->leaving);
 	loop_defer_cancel(p->loop, &p->evaluation);
 	if (p->child_event)
 		event_free(p->child_event);
@@ -521,5 +516,10 @@ void pod_free(struct pod **pod)
 	notify_socket_free(&p->notify);
 	outputs_free(&p->host.outputs);
 	strings_free(&p->environment);
+	for (struct generation *g = p->generation, *older; g; g = older) {
+		older = g->older;
+		pod_config_free(&g->config);
+		free(g);
+	}
 	free(p);
 }

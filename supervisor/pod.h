@@ -33,10 +33,10 @@ struct pod_events {
 };
 
 /*
- * Makes the processes, starts none. config is borrowed. run_dir holds the socket for sd_notify when
- * a process needs it. NULL with a sentence in error.
+ * Makes the processes, starts none. The content of config is taken over. run_dir holds the socket
+ * for sd_notify. NULL with a sentence in error.
  */
-struct pod *pod_new(struct loop *loop, const struct pod_config *config, const char *run_dir,
+struct pod *pod_new(struct loop *loop, struct pod_config *config, const char *run_dir,
 	const struct pod_events *events, void *arg, char *error, size_t error_size);
 /* Start what has autostart. */
 void pod_start(struct pod *pod);
@@ -46,6 +46,29 @@ bool pod_is_stopping(const struct pod *pod);
 
 size_t pod_count(const struct pod *pod);
 struct process *pod_process(struct pod *pod, size_t i); /* in start order */
+
+/*
+ * Go over to another configuration, whose content is taken over (on success). What is new starts,
+ * what is not there any more stops, what runs by other settings than before is restarted: numbered
+ * ones one after the other, and with open sockets as long as these are the same; the first one that
+ * does not come up ends that, and its siblings run on by the old settings. New ones start when all
+ * that leave are gone, so that they may take their addresses. What differs only in guidance
+ * (priority, stopwaitsecs …) takes that over and runs on. [supervisord] keys other than
+ * exit_on_fatal and childlogdir stay as they were at the start. 0, or -1 when out of memory, with
+ * nothing changed.
+ */
+struct pod_changes {
+	struct strings added, changed, adjusted, removed; /* labels */
+};
+int pod_reload(struct pod *pod, struct pod_config *config, struct pod_changes *changes);
+void pod_changes_free(struct pod_changes *changes);
+/* Nothing of an earlier configuration is still on its way down. */
+bool pod_is_reloaded(const struct pod *pod);
+
+/* Is it (still) configured? */
+bool pod_has(const struct pod *pod, const struct process *process);
+/* See outputs_watch(). */
+void pod_watch_output(struct pod *pod, output_watch *watch, void *arg);
 
 /* Ask for one process. What they lead to shows by on_change. */
 void pod_start_process(struct pod *pod, struct process *process);

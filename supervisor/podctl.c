@@ -6,11 +6,15 @@
 #include <unistd.h>
 
 #include "common/daemon.h"
+#include "common/json.h"
 #include "common/log.h"
 #include "common/messages.h"
 #include "supervisor/config/values.h"
+#include "supervisor/ctl/completion.h"
+#include "supervisor/ctl/logs.h"
 #include "supervisor/ctl/session.h"
 #include "supervisor/ctl/table.h"
+#include "supervisor/ctl/top.h"
 
 #define ANSWER_MAX_BYTES (4u << 20)
 #define DEFAULT_WAIT_MS  60000
@@ -18,8 +22,8 @@
 
 struct options {
 	const char *socket;
-	bool json, wait, no_wait, to_stderr;
-	uint64_t wait_ms, bytes;
+	bool json, wait, no_wait, to_stderr, follow, once;
+	uint64_t wait_ms, bytes, interval_ms;
 };
 
 struct command {
@@ -27,6 +31,7 @@ struct command {
 	enum ctl_exit (*run)(const struct command *command, const struct options *options,
 		struct session *session, char **names, int n_names);
 	int min_names;
+	bool alone; /* needs no supervisor */
 	const char *usage, *help;
 };
 
@@ -143,21 +148,174 @@ static enum ctl_exit run_signal(const struct command *command, const struct opti
 static enum ctl_exit run_tail(const struct command *command, const struct options *options,
 	struct session *session, char **names, int n_names)
 {
-	(void)n_names;
+	struct logs_options wanted = {.follow = options->follow,
+		.stream = options->to_stderr ? "stderr" : "stdout",
+		.bytes = options->bytes};
+	if (n_names > 1) {
+		fprintf(stderr, "podctl: tail shows one program; for several: podctl logs\n");
+		return CTL_USAGE;
+	}
+	(void)command;
+	return logs_show(session, &wanted, names, 1);
+}
+
+/* Of all, or of these; every line with the name of its program. */
+static enum ctl_exit run_logs(const struct command *command, const struct options *options,
+	struct session *session, char **names, int n_names)
+{
+	(void)command;
+	struct logs_options wanted = {.follow = options->follow,
+		.prefix = true,
+		.color = use_color(),
+		.stream = options->to_stderr ? "stderr" : "all",
+		.bytes = options->bytes};
 	struct buf answer = BUF_INIT(ANSWER_MAX_BYTES);
-	struct msg_tail_params params = {.name = span_of(names[0]),
-		.stream = options->to_stderr ? SPAN_LITERAL("stderr") : SPAN_LITERAL("stdout"),
-		.max_bytes = options->bytes};
-	struct msg_tail_result tail;
+	struct msg_programs_params params = {.names = make_names(names, n_names)};
+	struct msg_programs_result result = {0};
 	struct msg_error error;
-	enum ctl_exit result = session_ask(
-		session, command->name, msg_tail_params_schema(), &params, 0, false, &answer);
-	if (result == CTL_OK &&
-		msg_tail_result_unpack(
-			(struct span){(char *)answer.data, answer.len}, &tail, &error) == 0)
-		fwrite(tail.data.data, 1, tail.data.len, stdout);
+	enum ctl_exit exit = session_ask(
+		session, "status", msg_programs_params_schema(), &params, 0, false, &answer);
+	free(params.names.items);
+	if (exit == CTL_OK &&
+		msg_programs_result_unpack(
+			(struct span){(char *)answer.data, answer.len}, &result, &error) == 0) {
+		char **list = calloc(result.programs.count + 1, sizeof *list);
+		for (size_t i = 0; list && i < result.programs.count; i++) {
+			const struct msg_program *p = &result.programs.items[i];
+			list[i] = strndup(p->name.data, p->name.len);
+			if (!list[i])
+				die(CTL_FAILED, "out of memory");
+		}
+		if (list)
+			exit = logs_show(session, &wanted, list, result.programs.count);
+		for (size_t i = 0; list && list[i]; i++)
+			free(list[i]);
+		free(list);
+		msg_programs_result_free(&result);
+	}
+	buf_free(&answer);
+	return exit;
+}
+
+static enum ctl_exit run_top(const struct command *command, const struct options *options,
+	struct session *session, char **names, int n_names)
+{
+	(void)command;
+	(void)names;
+	(void)n_names;
+	struct top_options wanted = {.json = options->json,
+		.color = use_color(),
+		.once = options->once || options->json || !isatty(STDOUT_FILENO),
+		.interval_ms = options->interval_ms ? options->interval_ms : 1000};
+	return top_show(session, &wanted);
+}
+
+static void print_labels(const char *what, const struct msg_strs *labels)
+{
+	for (size_t i = 0; i < labels->count; i++)
+		printf("%-8s %.*s\n", what, SPAN_ARG(labels->items[i]));
+}
+
+static void append_labels(struct buf *out, const char *key, const struct msg_strs *labels)
+{
+	buf_printf(out, "%s\"%s\":[", out->len > 1 ? "," : "", key);
+	for (size_t i = 0; i < labels->count; i++) {
+		if (i)
+			buf_append_char(out, ',');
+		json_append_string(out, labels->items[i]);
+	}
+	buf_append_char(out, ']');
+}
+
+static enum ctl_exit show_reload(const struct options *options, const struct buf *answer)
+{
+	struct msg_reload_result result;
+	struct msg_error error;
+	struct buf out = BUF_INIT(ANSWER_MAX_BYTES);
+	enum ctl_exit exit = CTL_OK;
+	if (msg_reload_result_unpack(
+		    (struct span){(char *)answer->data, answer->len}, &result, &error) < 0) {
+		fprintf(stderr, "podctl: an answer of another version: %s\n", error.text);
+		return CTL_FAILED;
+	}
+	struct msg_strs *lists[] = {
+		&result.added, &result.changed, &result.adjusted, &result.removed};
+	static const char *const what[] = {"added", "changed", "adjusted", "removed"};
+	size_t n = 0;
+	buf_append_char(&out, '{');
+	for (size_t i = 0; i < 4; i++) {
+		if (options->json)
+			append_labels(&out, what[i], lists[i]);
+		else
+			print_labels(what[i], lists[i]);
+		n += lists[i]->count;
+	}
+	for (size_t i = 0; i < result.programs.count; i++) {
+		const struct msg_program *p = &result.programs.items[i];
+		if (!p->error.len)
+			continue;
+		exit = CTL_FAILED;
+		fprintf(stderr, "podctl: %.*s is %.*s: %.*s\n", SPAN_ARG(p->name),
+			SPAN_ARG(p->state), SPAN_ARG(p->error));
+	}
+	if (options->json) {
+		/* {"added":[…],…} and the programs as `status` prints them. */
+		struct buf programs = BUF_INIT(ANSWER_MAX_BYTES);
+		table_write_json(&result.programs, &programs);
+		if (programs.len)
+			printf("%.*s,%.*s", (int)out.len, (const char *)out.data,
+				(int)programs.len - 1, (const char *)programs.data + 1);
+		buf_free(&programs);
+	} else if (!n) {
+		printf("nothing has changed\n");
+	}
+	msg_reload_result_free(&result);
+	buf_free(&out);
+	return exit;
+}
+
+static enum ctl_exit run_reload(const struct command *command, const struct options *options,
+	struct session *session, char **names, int n_names)
+{
+	(void)names;
+	(void)n_names;
+	static const struct msg_empty nothing;
+	struct buf answer = BUF_INIT(ANSWER_MAX_BYTES);
+	enum ctl_exit result = session_ask(session, command->name, msg_empty_schema(), &nothing,
+		options->wait_ms, false, &answer);
+	if (result == CTL_OK)
+		result = show_reload(options, &answer);
 	buf_free(&answer);
 	return result;
+}
+
+/* The broadcaster purges every pod, this one included; without it there is nobody to ask. */
+static enum ctl_exit run_purge(const struct command *command, const struct options *options,
+	struct session *session, char **names, int n_names)
+{
+	(void)command;
+	(void)options;
+	(void)session;
+	(void)names;
+	(void)n_names;
+	fprintf(stderr,
+		"podctl: no broadcasterd runs in this pod, so there is nobody to carry out a "
+		"purge\n");
+	return CTL_NO_SUPERVISOR;
+}
+
+static enum ctl_exit run_completion(const struct command *command, const struct options *options,
+	struct session *session, char **names, int n_names)
+{
+	(void)command;
+	(void)options;
+	(void)session;
+	if (n_names > 1 || (n_names == 1 && strcmp(names[0], "bash") != 0)) {
+		fprintf(stderr, "podctl: completion is there for bash\n");
+		return CTL_USAGE;
+	}
+	fputs(completion_bash, stdout);
+	return CTL_OK;
 }
 
 static enum ctl_exit run_shutdown(const struct command *command, const struct options *options,
@@ -175,17 +333,28 @@ static enum ctl_exit run_shutdown(const struct command *command, const struct op
 }
 
 static const struct command commands[] = {
-	{"status", run_status, 0, "[--wait[=SECONDS]] [NAME…]",
+	{"status", run_status, 0, false, "[--wait[=SECONDS]] [NAME…]",
 		"state of all programs, or of some; --wait: once all are up"},
-	{"start", run_programs, 1, "[--no-wait] NAME…",
+	{"start", run_programs, 1, false, "[--no-wait] NAME…",
 		"start programs, and wait until they are up"},
-	{"stop", run_programs, 1, "[--no-wait] NAME…",
+	{"stop", run_programs, 1, false, "[--no-wait] NAME…",
 		"stop programs, and wait until they are gone"},
-	{"restart", run_programs, 1, "[--no-wait] NAME…",
+	{"restart", run_programs, 1, false, "[--no-wait] NAME…",
 		"stop and start; those of one program one after the other"},
-	{"signal", run_signal, 2, "SIGNAL NAME…", "send a signal, e.g. HUP"},
-	{"tail", run_tail, 1, "[--stderr] [--bytes=N] NAME", "the end of a log file"},
-	{"shutdown", run_shutdown, 0, "", "stop everything, then the supervisor"}, {0}};
+	{"reload", run_reload, 0, false, "",
+		"read the configuration again; start, restart, stop what changed"},
+	{"signal", run_signal, 2, false, "SIGNAL NAME…", "send a signal, e.g. HUP"},
+	{"tail", run_tail, 1, false, "[-f] [--stderr] [--bytes=N] NAME",
+		"the end of what a program printed; -f: and what follows"},
+	{"logs", run_logs, 0, false, "[-f] [--bytes=N] [NAME…]",
+		"the same of several programs, every line with its program"},
+	{"top", run_top, 0, false, "[--once] [--interval=TIME]",
+		"processor, memory and restarts, live"},
+	{"purge", run_purge, 0, true, "", "purge cached answers (needs broadcasterd)"},
+	{"shutdown", run_shutdown, 0, false, "", "stop everything, then the supervisor"},
+	{"completion", run_completion, 0, true, "bash",
+		"completion for the shell: source <(podctl completion bash)"},
+	{0}};
 
 static void print_help(FILE *out)
 {
@@ -193,7 +362,7 @@ static void print_help(FILE *out)
 		     "Talks to the supervisor of a pod. NAME is a process, a program, a group, or "
 		     "\"all\".\n\nCommands:\n");
 	for (const struct command *c = commands; c->name; c++)
-		fprintf(out, "  %-8s %-27s %s\n", c->name, c->usage, c->help);
+		fprintf(out, "  %-10s %-33s %s\n", c->name, c->usage, c->help);
 	fprintf(out,
 		"\nOptions:\n"
 		"  --socket=PATH    the supervisor's socket (RUN_DIR/supervisor.sock; RUN_DIR is " DEFAULT_RUN_DIR
@@ -213,6 +382,9 @@ enum {
 	OPT_TIMEOUT,
 	OPT_STDERR,
 	OPT_BYTES,
+	OPT_FOLLOW,
+	OPT_ONCE,
+	OPT_INTERVAL,
 	OPT_VERSION,
 	OPT_HELP
 };
@@ -221,6 +393,8 @@ static const struct option long_options[] = {{"socket", required_argument, NULL,
 	{"json", no_argument, NULL, OPT_JSON}, {"wait", optional_argument, NULL, OPT_WAIT},
 	{"no-wait", no_argument, NULL, OPT_NO_WAIT},
 	{"timeout", required_argument, NULL, OPT_TIMEOUT},
+	{"follow", no_argument, NULL, OPT_FOLLOW}, {"once", no_argument, NULL, OPT_ONCE},
+	{"interval", required_argument, NULL, OPT_INTERVAL},
 	{"stderr", no_argument, NULL, OPT_STDERR}, {"bytes", required_argument, NULL, OPT_BYTES},
 	{"version", no_argument, NULL, OPT_VERSION}, {"help", no_argument, NULL, OPT_HELP}, {0}};
 
@@ -240,7 +414,7 @@ static void parse_time(struct options *options, const char *text)
 static void parse_options(int argc, char **argv, struct options *options)
 {
 	int c;
-	while ((c = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "hf", long_options, NULL)) != -1) {
 		switch (c) {
 		case OPT_SOCKET:
 			options->socket = optarg;
@@ -265,6 +439,17 @@ static void parse_options(int argc, char **argv, struct options *options)
 		case OPT_BYTES:
 			if (value_bytes(optarg, &options->bytes) < 0)
 				usage_error("not a number of bytes", optarg);
+			break;
+		case OPT_FOLLOW:
+		case 'f':
+			options->follow = true;
+			break;
+		case OPT_ONCE:
+			options->once = true;
+			break;
+		case OPT_INTERVAL:
+			if (value_ms(optarg, &options->interval_ms) < 0 || !options->interval_ms)
+				usage_error("not a time such as 2 or 500ms", optarg);
 			break;
 		case OPT_VERSION:
 			printf("podctl %s\n", daemon_version());
@@ -301,6 +486,8 @@ int main(int argc, char **argv)
 	int n_names = argc - optind - 1;
 	if (n_names < command->min_names)
 		usage_error("a name is missing; usage: podctl", command->usage);
+	if (command->alone)
+		return (int)command->run(command, &options, NULL, names, n_names);
 	if (options.wait && !options.wait_ms)
 		options.wait_ms = DEFAULT_WAIT_MS;
 	const char *run_dir = getenv("RUN_DIR");

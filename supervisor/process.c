@@ -11,6 +11,7 @@
 
 #include "common/log.h"
 #include "common/loop.h"
+#include "supervisor/environment.h"
 #include "supervisor/probe.h"
 #include "supervisor/spawn.h"
 
@@ -26,50 +27,6 @@ static const char *label(const struct process *process)
 uint64_t process_age_ms(const struct process *process)
 {
 	return (loop_now_us(process->host->loop) - process->started_us) / 1000;
-}
-
-/* ---- the environment of a process: shared strings, and the few that are its own ---- */
-
-static bool same_key(const char *a, const char *b)
-{
-	size_t key = strcspn(a, "=");
-	return strncmp(a, b, key) == 0 && b[key] == '=';
-}
-
-static bool is_replaced(const char *pair, char *const *own, size_t n_own)
-{
-	for (size_t i = 0; i < n_own; i++)
-		if (same_key(pair, own[i]))
-			return true;
-	return false;
-}
-
-/* Ends with NULL; the array is malloc()ed, its first *n_made strings too, the rest is borrowed. */
-static char **make_environment(const struct process *process, size_t *n_made)
-{
-	const struct process_config *config = process->config;
-	const struct strings *base = process->host->environment;
-	char **all = calloc(base->n + config->environment.n + 8, sizeof *all);
-	size_t n = 0;
-	*n_made = 0;
-	if (!all)
-		return NULL;
-	const char *const made[][2] = {{"SUPERVISOR_ENABLED", "1"},
-		{"SUPERVISOR_PROCESS_NAME", config->name}, {"SUPERVISOR_GROUP_NAME", config->group},
-		{"NOTIFY_SOCKET",
-			config->ready == READY_NOTIFY ? process->host->notify_path : NULL}};
-	for (size_t i = 0; i < sizeof made / sizeof *made; i++)
-		if (made[i][1] && asprintf(&all[n], "%s=%s", made[i][0], made[i][1]) >= 0)
-			n++;
-	*n_made = n;
-	for (size_t i = 0; i < config->environment.n; i++)
-		all[n++] = config->environment.items[i];
-	size_t n_own = n;
-	for (size_t i = 0; i < base->n; i++)
-		if (!is_replaced(base->items[i], all, n_own))
-			all[n++] = base->items[i];
-	all[n] = NULL;
-	return all;
 }
 
 /* ---- starting ---- */
@@ -89,20 +46,22 @@ static int spawn(struct process *process)
 	gid_t groups[MAX_GROUPS];
 	struct spawn_user user;
 	bool other_user = config->has_user && config->uid != getuid();
-	size_t n_made;
 	if (other_user && find_groups(config, &user, groups) < 0) {
 		snprintf(process->reason, sizeof process->reason, "user %s is in too many groups",
 			config->user);
 		return -1;
 	}
-	char **environment = make_environment(process, &n_made);
-	if (!environment) {
-		snprintf(process->reason, sizeof process->reason, "out of memory");
+	struct strings environment = {0};
+	if (environment_make(&environment, config, process->host->environment,
+		    process->host->notify_path, process->reason, sizeof process->reason) < 0) {
+		environment_free(&environment);
 		return -1;
 	}
 	struct spawn how = {.argv = config->command.items,
 		.directory = config->directory,
-		.environment = environment,
+		.environment = environment.items,
+		.limits = config->limits,
+		.n_limits = config->n_limits,
 		.sockets = process->sockets.fds,
 		.n_sockets = process->sockets.n,
 		.socket_names = process->sockets.names,
@@ -111,9 +70,7 @@ static int spawn(struct process *process)
 		.umask = config->umask,
 		.user = other_user ? &user : NULL};
 	pid_t pid = spawn_process(&how, process->reason, sizeof process->reason);
-	for (size_t i = 0; i < n_made; i++)
-		free(environment[i]);
-	free(environment);
+	environment_free(&environment);
 	if (pid < 0)
 		return -1;
 	process->pid = pid;
@@ -126,10 +83,10 @@ static int open_outputs(struct process *process)
 	struct log_config none = {.kind = LOG_KIND_NONE};
 	if (!process->out)
 		process->out = output_new(process->host->outputs, &config->out, label(process),
-			process->reason, sizeof process->reason);
+			false, process->reason, sizeof process->reason);
 	if (process->out && !process->err)
 		process->err = output_new(process->host->outputs,
-			config->redirect_stderr ? &none : &config->err, label(process),
+			config->redirect_stderr ? &none : &config->err, label(process), true,
 			process->reason, sizeof process->reason);
 	return process->out && process->err ? 0 : -1;
 }
@@ -363,6 +320,16 @@ struct process *process_new(const struct process_host *host, const struct proces
 		return NULL;
 	}
 	return process;
+}
+
+void process_adopt(struct process *process, const struct process_config *config)
+{
+	BUG_ON(process->pid);
+	if (!process_config_same_sockets(process->config, config))
+		sockets_close(&process->sockets);
+	output_free(&process->out);
+	output_free(&process->err);
+	process->config = config;
 }
 
 void process_start(struct process *process)

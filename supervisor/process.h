@@ -35,6 +35,7 @@ struct process_host {
 struct process {
 	const struct process_host *host;
 	const struct process_config *config;
+	size_t index; /* its place in the pod */
 	enum process_state state;
 	pid_t pid;           /* 0: none */
 	uint64_t started_us; /* monotonic; of the last start */
@@ -60,6 +61,9 @@ struct process *process_new(const struct process_host *host, const struct proces
  */
 void process_start(struct process *process);
 void process_stop(struct process *process);
+/* Be made by another configuration from now on. It has no process; sockets that both name stay
+ * open. */
+void process_adopt(struct process *process, const struct process_config *config);
 /* SIGKILL now to what is still there. */
 void process_kill(struct process *process);
 /* It said that it is ready, or the probe did. */

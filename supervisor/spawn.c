@@ -92,6 +92,24 @@ static void child_write_pid(char *digits)
 	*digits = '\0';
 }
 
+static rlim_t limit_of(uint64_t value)
+{
+	return value == UINT64_MAX ? RLIM_INFINITY : (rlim_t)value;
+}
+
+static void child_set_limits(struct handover *h)
+{
+	const struct spawn *spawn = h->spawn;
+	if (limit_known)
+		setrlimit(RLIMIT_NOFILE, &descriptor_limit);
+	for (size_t i = 0; i < spawn->n_limits; i++) {
+		struct rlimit limit = {
+			limit_of(spawn->limits[i].soft), limit_of(spawn->limits[i].hard)};
+		if (setrlimit((unsigned)spawn->limits[i].resource, &limit) < 0)
+			child_fail(h, "set its limits", "");
+	}
+}
+
 static void child_become_user(struct handover *h)
 {
 	const struct spawn_user *user = h->spawn->user;
@@ -109,9 +127,8 @@ static void child_run(struct handover *h)
 	const struct spawn *spawn = h->spawn;
 	child_reset_signals();
 	setpgid(0, 0);
-	if (limit_known)
-		setrlimit(RLIMIT_NOFILE, &descriptor_limit);
 	child_arrange_descriptors(h);
+	child_set_limits(h);
 	if (spawn->umask >= 0)
 		umask((mode_t)spawn->umask);
 	child_become_user(h);

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "supervisor/config/pod_config.h"
+
 #define SPAWN_MAX_SOCKETS 16
 
 struct spawn_user {
@@ -31,6 +33,8 @@ struct spawn {
 	const char *socket_names;
 	int out_fd, err_fd;
 	long umask; /* -1: unchanged */
+	const struct limit_config *limits;
+	size_t n_limits;
 	/* NULL: unchanged. */
 	const struct spawn_user *user;
 };

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define AT(field) offsetof(struct process_config, field)
 
@@ -34,7 +35,10 @@ const struct key_row program_keys[] = {{"command", KEY_COMMAND, AT(command), NUL
 	{"stderr_logfile_maxbytes", KEY_BYTES, AT(err.max_bytes), "50MB", 0, 0},
 	{"stderr_logfile_backups", KEY_INT, AT(err.backups), "10", 0, 1000},
 	/* What supervisord has not. */
-	{"sockets", KEY_SOCKETS, 0, NULL, 0, 0}, {"ready", KEY_READY, 0, NULL, 0, 0},
+	{"environment_file", KEY_LIST, AT(environment_files), NULL, 0, 0},
+	{"secrets", KEY_ENVIRONMENT, AT(secrets), NULL, 0, 0},
+	{"limits", KEY_LIMITS, 0, NULL, 0, 0}, {"sockets", KEY_SOCKETS, 0, NULL, 0, 0},
+	{"ready", KEY_READY, 0, NULL, 0, 0},
 	{"ready_timeout", KEY_MS, AT(ready_timeout_ms), "30", 0, 0},
 	{"depends_on", KEY_LIST, AT(depends_on), NULL, 0, 0},
 	/* What supervisord has and this does not. */
@@ -236,6 +240,71 @@ static int set_sockets(struct process_config *process, const char *value, char *
 	return result;
 }
 
+static const struct {
+	const char *name;
+	int resource;
+} limit_names[] = {{"as", RLIMIT_AS}, {"core", RLIMIT_CORE}, {"cpu", RLIMIT_CPU},
+	{"data", RLIMIT_DATA}, {"fsize", RLIMIT_FSIZE}, {"memlock", RLIMIT_MEMLOCK},
+	{"msgqueue", RLIMIT_MSGQUEUE}, {"nice", RLIMIT_NICE}, {"nofile", RLIMIT_NOFILE},
+	{"nproc", RLIMIT_NPROC}, {"rtprio", RLIMIT_RTPRIO}, {"sigpending", RLIMIT_SIGPENDING},
+	{"stack", RLIMIT_STACK}};
+
+static int limit_value(struct span text, uint64_t *result)
+{
+	char copy[32];
+	if (!text.len || text.len >= sizeof copy)
+		return -1;
+	snprintf(copy, sizeof copy, "%.*s", SPAN_ARG(text));
+	if (strcasecmp(copy, "unlimited") == 0 || strcasecmp(copy, "infinity") == 0) {
+		*result = UINT64_MAX;
+		return 0;
+	}
+	return value_bytes(copy, result);
+}
+
+/* NAME=SOFT or NAME=SOFT:HARD */
+static int add_limit(struct process_config *process, const char *item, char *error, size_t size)
+{
+	size_t name = strcspn(item, "=");
+	struct limit_config limit = {.resource = -1};
+	for (size_t i = 0; i < sizeof limit_names / sizeof *limit_names; i++)
+		if (span_equal_str((struct span){item, name}, limit_names[i].name))
+			limit.resource = limit_names[i].resource;
+	if (limit.resource < 0)
+		return fail(error, size,
+			"\"%s\" does not begin with as=, core=, cpu=, data=, fsize=, memlock=, "
+			"msgqueue=, nice=, nofile=, nproc=, rtprio=, sigpending= or stack=",
+			item);
+	const char *soft = item + name + (item[name] == '=');
+	size_t len = strcspn(soft, ":");
+	struct span hard = soft[len] ? span_of(soft + len + 1) : (struct span){soft, len};
+	if (limit_value((struct span){soft, len}, &limit.soft) < 0 ||
+		limit_value(hard, &limit.hard) < 0)
+		return fail(error, size,
+			"\"%s\" is not NAME=SOFT or NAME=SOFT:HARD with numbers, KB, MB, GB or "
+			"unlimited",
+			item);
+	if (limit.soft > limit.hard)
+		return fail(error, size, "\"%s\": the soft limit is above the hard one", item);
+	if (process->n_limits == POD_MAX_LIMITS)
+		return fail(error, size, "more than %d limits", POD_MAX_LIMITS);
+	process->limits[process->n_limits++] = limit;
+	return 0;
+}
+
+static int set_limits(struct process_config *process, const char *value, char *error, size_t size)
+{
+	struct strings items = {0};
+	process->n_limits = 0;
+	int result = value_list(value, &items);
+	if (result < 0)
+		fail(error, size, "out of memory");
+	for (size_t i = 0; i < items.n && result == 0; i++)
+		result = add_limit(process, items.items[i], error, size);
+	strings_free(&items);
+	return result;
+}
+
 /* A list that is set anew: what was there goes. */
 static int set_list(struct strings *list, const char *value, const char **why,
 	int (*parse)(const char *text, struct strings *items, const char **why))
@@ -309,6 +378,8 @@ int key_set(
 		return set_ready(conf, value, error, error_size);
 	case KEY_SOCKETS:
 		return set_sockets(conf, value, error, error_size);
+	case KEY_LIMITS:
+		return set_limits(conf, value, error, error_size);
 	case KEY_COMMAND:
 		result = set_list(slot, value, &why, value_words);
 		break;

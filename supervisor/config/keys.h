@@ -28,6 +28,7 @@ enum key_kind {
 	KEY_USER,
 	KEY_READY,
 	KEY_SOCKETS,
+	KEY_LIMITS,
 	KEY_ELSEWHERE, /* read by the code that makes processes */
 	KEY_NO_EFFECT, /* known from supervisord; def says why it does nothing here */
 };

@@ -392,6 +392,8 @@ static void free_process(struct process_config *process)
 		free(texts[i]);
 	strings_free(&process->command);
 	strings_free(&process->environment);
+	strings_free(&process->environment_files);
+	strings_free(&process->secrets);
 	strings_free(&process->depends_on);
 	for (size_t i = 0; i < process->n_sockets; i++) {
 		free(process->sockets[i].name);

@@ -17,6 +17,7 @@
 
 #define POD_MAX_PROCESSES 1024
 #define POD_MAX_SOCKETS   16 /* of one process */
+#define POD_MAX_LIMITS    16
 
 enum autorestart { AUTORESTART_NEVER, AUTORESTART_UNEXPECTED, AUTORESTART_ALWAYS };
 enum ready_kind { READY_NONE, READY_RPC, READY_TCP, READY_HTTP, READY_NOTIFY };
@@ -42,6 +43,12 @@ struct socket_config {
 	char *address; /* host:port, [v6]:port, or a path with a slash */
 };
 
+/* One of setrlimit(2). */
+struct limit_config {
+	int resource;
+	uint64_t soft, hard; /* UINT64_MAX: unlimited */
+};
+
 struct process_config {
 	char *program; /* x of [program:x] */
 	char *group;   /* the [group:x] it belongs to, else the program */
@@ -55,7 +62,11 @@ struct process_config {
 
 	struct strings command;
 	struct strings environment; /* "KEY=value" */
-	char *directory;            /* NULL: the supervisor's */
+	struct strings environment_files;
+	struct strings secrets; /* "KEY=path of the file that holds the value" */
+	struct limit_config limits[POD_MAX_LIMITS];
+	size_t n_limits;
+	char *directory; /* NULL: the supervisor's */
 	bool has_user;
 	uid_t uid;
 	gid_t gid;
@@ -107,6 +118,16 @@ typedef const char *pod_config_env(const char *variable, void *arg);
 int pod_config_build(struct pod_config *pod, const struct ini *doc, const char *here,
 	pod_config_env *env, void *arg, struct report *report);
 void pod_config_free(struct pod_config *pod);
+
+/* What two versions of one process have in common. */
+enum config_difference {
+	CONFIG_SAME,
+	CONFIG_ADJUSTED, /* only in what guides the supervisor: the process need not be restarted */
+	CONFIG_CHANGED,
+};
+enum config_difference process_config_compare(
+	const struct process_config *a, const struct process_config *b);
+bool process_config_same_sockets(const struct process_config *a, const struct process_config *b);
 
 /*
  * Does this process answer to the name: its label, its process name, group:name, its program, its

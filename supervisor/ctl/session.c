@@ -164,6 +164,91 @@ enum ctl_exit session_ask(struct session *session, const char *method,
 	return CTL_TIMEOUT;
 }
 
+/* ---- streams ---- */
+
+struct follow {
+	struct session *session;
+	size_t running;
+	enum ctl_exit result;
+	bool enough;
+	bool (*on_data)(size_t i, struct span data, void *arg);
+	void *arg;
+};
+
+struct stream {
+	struct follow *follow;
+	struct rpc_call *call;
+	size_t i;
+};
+
+static void stream_begins(struct span result, void *arg)
+{
+	struct stream *stream = arg;
+	struct msg_tail_result tail;
+	struct msg_error error;
+	if (msg_tail_result_unpack(result, &tail, &error) == 0 && tail.chunked)
+		rpc_call_expect_chunks(stream->call);
+}
+
+static void stream_data(struct span data, bool end, void *arg)
+{
+	struct stream *stream = arg;
+	struct follow *follow = stream->follow;
+	if (data.len && !follow->on_data(stream->i, data, follow->arg)) {
+		follow->enough = true;
+		loop_stop(follow->session->loop);
+	} else if (!end) {
+		rpc_call_give_credit(stream->call, data.len);
+	}
+}
+
+static void stream_done(const struct rpc_error *error, void *arg)
+{
+	struct stream *stream = arg;
+	struct follow *follow = stream->follow;
+	stream->call = NULL;
+	follow->running--;
+	if (error && error->code != RPC_CANCELLED) {
+		if (!follow->result)
+			fprintf(stderr, "podctl: %.*s\n", SPAN_ARG(error->message));
+		follow->result = error->code == RPC_LOST ? CTL_NO_SUPERVISOR : CTL_FAILED;
+	}
+	loop_stop(follow->session->loop);
+}
+
+enum ctl_exit session_follow(struct session *session, const struct msg_tail_params *params,
+	size_t n, bool (*on_data)(size_t i, struct span data, void *arg), void *arg)
+{
+	static const struct rpc_call_events events = {
+		.on_result = stream_begins, .on_chunk = stream_data, .on_done = stream_done};
+	struct follow follow = {.session = session, .on_data = on_data, .arg = arg};
+	struct stream *streams = calloc(n + 1, sizeof *streams);
+	if (!streams)
+		return CTL_FAILED;
+	for (size_t i = 0; i < n; i++) {
+		streams[i] = (struct stream){.follow = &follow, .i = i};
+		streams[i].call = msg_tail_call(
+			session->client, &params[i], 0, &events, &streams[i]);
+		follow.running += streams[i].call != NULL;
+	}
+	while (follow.running && !follow.enough)
+		loop_run(session->loop);
+	for (size_t i = 0; i < n; i++)
+		rpc_call_cancel(&streams[i].call);
+	free(streams);
+	return follow.result;
+}
+
+bool session_sleep(struct session *session, uint64_t ms)
+{
+	session->timed_out = false;
+	timer_arm(session->timer, ms);
+	while (!session->timed_out && rpc_client_connected(session->client))
+		loop_run(session->loop);
+	timer_disarm(session->timer);
+	return session->timed_out;
+}
+
 void session_free(struct session **session)
 {
 	struct session *s = *session;

@@ -36,6 +36,16 @@ struct session *session_open(const char *socket_path, uint64_t wait_ms, enum ctl
 enum ctl_exit session_ask(struct session *session, const char *method,
 	const struct msg_schema *schema, const void *params, uint64_t timeout_ms,
 	bool quiet_timeout, struct buf *answer);
+
+/*
+ * Ask for streams (`tail` with follow), and hand on what comes until every stream has ended or
+ * on_data says that it wants no more (false). The first failure is said on stderr and decides the
+ * result.
+ */
+enum ctl_exit session_follow(struct session *session, const struct msg_tail_params *params,
+	size_t n, bool (*on_data)(size_t i, struct span data, void *arg), void *arg);
+/* Let time pass; false when the supervisor went away meanwhile. */
+bool session_sleep(struct session *session, uint64_t ms);
 void session_free(struct session **session);
 
 #endif

@@ -18,7 +18,7 @@ static const struct {
 } colors[] = {{"RUNNING", GREEN}, {"STARTING", YELLOW}, {"STOPPING", YELLOW}, {"BACKOFF", YELLOW},
 	{"FATAL", RED}, {"EXITED", DIM}, {"STOPPED", DIM}};
 
-static const char *color_of(struct span state)
+const char *table_state_color(struct span state)
 {
 	for (size_t i = 0; i < sizeof colors / sizeof *colors; i++)
 		if (span_equal_str(state, colors[i].state))
@@ -65,7 +65,7 @@ static void put_row(
 	put(out, program->name, name_width);
 	buf_append_str(out, "  ");
 	if (color)
-		buf_append_str(out, color_of(program->state));
+		buf_append_str(out, table_state_color(program->state));
 	put(out, program->state.len ? program->state : SPAN_LITERAL("-"), 8);
 	if (color)
 		buf_append_str(out, RESET);
