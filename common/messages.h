@@ -113,6 +113,17 @@ struct msg_f64s {
 #define MSG_RELEASE(F, L) \
 	F(u64s, leases, "that the peer needs no more")
 
+#define MSG_FETCH_ELEMENT(F, L) \
+	F(u64, index, "which input it is for") \
+	F(str, source, "memory, store, bought or joined") \
+	F(bool, text, "vector is a JSON array; else base64 of float32") \
+	F(u64, dims, "numbers in the vector") \
+	F(u64, prompt_tokens, "what it cost when it was bought") \
+	F(u64, total_tokens, "the same, in all") \
+	F(u64, stored_ms, "when that was, milliseconds since 1970") \
+	F(str, served_model, "the model as the provider names it") \
+	F(bin, vector, "the characters of the vector")
+
 #define MSG_HASH_PARAMS(F, L) \
 	F(bin, body, "the bytes to hash, up to 16 KiB; empty when chunked") \
 	F(bool, chunked, "the body comes as chunks, when credit is given")
@@ -167,6 +178,7 @@ struct msg_f64s {
 	X(request_result, MSG_REQUEST_RESULT) \
 	X(attach_result, MSG_ATTACH_RESULT) \
 	X(release, MSG_RELEASE) \
+	X(fetch_element, MSG_FETCH_ELEMENT) \
 	X(hash_params, MSG_HASH_PARAMS) \
 	X(hash_result, MSG_HASH_RESULT) \
 	X(programs_params, MSG_PROGRAMS_PARAMS) \
@@ -189,6 +201,9 @@ struct msg_f64s {
 	  "One HTTP request without HTTP. RPC_FAILED: no answer could be had; an HTTP error is a result.") \
 	M(attach, empty, attach_result, "gatewayd", \
 	  "Share the arena, so that answers may lie there: only as the first message.") \
+	M(fetch, request_params, request_result, "gatewayd", \
+	  "An embeddings request from another instance of the pod to the owner of its elements, never passed on. The body " \
+	  "of a 200 is a sequence of packed fetch_element; of others it is an error as of request.") \
 	M(hash, hash_params, hash_result, "hashd", "The x-body-hash that hashd would give this body.") \
 	M(status, programs_params, programs_result, "supervisor", "State of programs.") \
 	M(start, programs_params, programs_result, "supervisor", "Start programs.") \

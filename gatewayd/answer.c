@@ -4,6 +4,8 @@
 #include <stdio.h>
 
 #include "common/json.h"
+#include "common/messages.h"
+#include "gatewayd/stats.h"
 #include "gatewayd/vector.h"
 
 #define HEAD           "{\"object\":\"list\",\"data\":["
@@ -89,4 +91,38 @@ int64_t answer_length(const struct answer *answer)
 				    3);
 	}
 	return length;
+}
+
+static int pack_element(
+	struct cache_object *element, size_t index, const char *source, struct buf *out)
+{
+	const struct cache_object_info *info = cache_object_info(element);
+	enum cache_form form = cache_object_own_form(element);
+	struct msg_fetch_element message = {
+		.index = index,
+		.source = span_of(source),
+		.text = form == CACHE_TEXT,
+		.dims = info->dims,
+		.prompt_tokens = info->prompt_tokens,
+		.total_tokens = info->total_tokens,
+		.stored_ms = info->stored_ms,
+		.served_model = info->served_model,
+	};
+	cache_object_form(element, form, &message.vector);
+	return msg_fetch_element_pack(&message, out);
+}
+
+int answer_pack_some(const struct answer *answer, const uint8_t *sources, size_t *next,
+	size_t at_least_bytes, struct buf *out)
+{
+	static const char *const names[STATS_SOURCES] = {[STATS_MEMORY] = "memory",
+		[STATS_STORE] = "store",
+		[STATS_BOUGHT] = "bought",
+		[STATS_JOINED] = "joined"};
+	while (*next < answer->n && out->len < at_least_bytes) {
+		if (pack_element(answer->elements[*next], *next, names[sources[*next]], out) < 0)
+			return -1;
+		++*next;
+	}
+	return 0;
 }

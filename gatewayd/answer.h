@@ -33,4 +33,11 @@ int answer_write(const struct answer *answer, struct buf *out);
 int answer_write_some(
 	const struct answer *answer, size_t *next, size_t at_least_bytes, struct buf *out);
 
+/*
+ * The same for another instance: each element packed as messages.h says (fetch_element). sources[i]
+ * is the enum stats_source of element i.
+ */
+int answer_pack_some(const struct answer *answer, const uint8_t *sources, size_t *next,
+	size_t at_least_bytes, struct buf *out);
+
 #endif

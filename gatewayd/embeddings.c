@@ -49,6 +49,7 @@ struct embeddings {
 	struct credential credential;
 	struct digest response_key;
 	bool per_key;
+	bool fetch; /* another instance asks; it counts the request */
 	char traceparent[TRACE_PARENT_LEN + 1];
 
 	struct slice body;
@@ -56,6 +57,7 @@ struct embeddings {
 	struct api_error error; /* of the parser */
 
 	struct cache_object **elements; /* query.n, NULL while missing */
+	uint8_t *sources;               /* query.n, enum stats_source */
 	struct ticket *tickets;         /* of those that were not in memory */
 	size_t *ticket_index;           /* which element a ticket is for */
 	size_t n_tickets, waiting;
@@ -69,6 +71,7 @@ static void embeddings_free(struct embeddings *request)
 	for (size_t i = 0; request->elements && i < request->query.n; i++)
 		cache_object_unref(&request->elements[i]);
 	free(request->elements);
+	free(request->sources);
 	free(request->tickets);
 	free(request->ticket_index);
 	query_free(&request->query);
@@ -83,6 +86,8 @@ static void count(struct embeddings *request, enum stats_result result, int stat
 {
 	struct stats *stats = request->gateway->stats;
 	uint64_t now_us = loop_now_us(request->gateway->loop);
+	if (request->fetch)
+		return;
 	stats_count_request(stats, result, status);
 	stats_observe_duration(stats, result, now_us - request->exchange->started_us);
 }
@@ -171,8 +176,21 @@ static void answer_whole(
 	embeddings_free(request);
 }
 
+/* To another instance: packed elements, each with what it cost and where it was. */
+static void answer_fetch(struct embeddings *request)
+{
+	struct answer_head head = {.status = 200};
+	answer_head_add(&head, "Content-Type", SPAN_LITERAL("application/msgpack"));
+	request->state = EMBEDDINGS_STREAMING;
+	exchange_respond_stream(request->exchange, &head, -1);
+}
+
 static void answer(struct embeddings *request)
 {
+	if (request->fetch) {
+		answer_fetch(request);
+		return;
+	}
 	enum stats_result result = result_of(request);
 	size_t hits = request->from[STATS_MEMORY] + request->from[STATS_STORE];
 	count_success(request, result);
@@ -202,7 +220,10 @@ static bool on_pull(struct slice *piece, void *arg)
 		.n = request->query.n,
 		.encoding = request->query.encoding};
 	struct buf buf = BUF_INIT(SIZE_MAX / 2);
-	if (answer_write_some(&answer, &request->next, PIECE_BYTES, &buf) < 0) {
+	int rc = request->fetch ? answer_pack_some(&answer, request->sources, &request->next,
+					  PIECE_BYTES, &buf)
+				: answer_write_some(&answer, &request->next, PIECE_BYTES, &buf);
+	if (rc < 0) {
 		/* Nothing can be said any more; the client sees a body that ends too early. */
 		log_error("embeddings: out of memory in the middle of an answer");
 		buf_free(&buf);
@@ -226,6 +247,7 @@ static void take_element(struct embeddings *request, size_t index, struct cache_
 	enum stats_source source)
 {
 	request->elements[index] = cache_object_ref(object);
+	request->sources[index] = (uint8_t)source;
 	request->from[source]++;
 	if (source != STATS_BOUGHT)
 		request->saved_tokens += cache_object_info(object)->total_tokens;
@@ -234,7 +256,8 @@ static void take_element(struct embeddings *request, size_t index, struct cache_
 void embeddings_on_object(
 	struct ticket *ticket, enum flight_source source, struct cache_object *object)
 {
-	static const enum stats_source sources[] = {[FLIGHT_STORED] = STATS_STORE,
+	static const enum stats_source sources[] = {[FLIGHT_CACHED] = STATS_MEMORY,
+		[FLIGHT_STORED] = STATS_STORE,
 		[FLIGHT_BOUGHT] = STATS_BOUGHT,
 		[FLIGHT_JOINED] = STATS_JOINED};
 	struct embeddings *request = (struct embeddings *)ticket_buyer(ticket);
@@ -277,7 +300,8 @@ static int look_in_memory(struct embeddings *request)
 {
 	struct query *query = &request->query;
 	request->elements = calloc(query->n, sizeof(*request->elements));
-	if (!request->elements)
+	request->sources = calloc(query->n, sizeof(*request->sources));
+	if (!request->elements || !request->sources)
 		return -1;
 	uint64_t now_ms = loop_wall_ms(request->gateway->loop);
 	for (size_t i = 0; i < query->n; i++) {
@@ -329,8 +353,10 @@ static void find_elements(struct embeddings *request)
 	request->buyer.store_params = (struct span){
 		(char *)query->canonical_params.data, query->canonical_params.len};
 	request->buyer.dimensions = query->dimensions;
-	request->buyer.query = query;
+	request->buyer.query = request->fetch ? NULL
+					      : query; /* legacy answers are for whole bodies */
 	request->buyer.traceparent = request->traceparent;
+	request->buyer.local_only = request->fetch;
 	if (flights_enter(request->gateway->flights, &request->buyer, request->tickets,
 		    request->n_tickets) < 0) {
 		struct api_error error;
@@ -390,7 +416,8 @@ static void on_abort(void *arg)
 {
 	struct embeddings *request = arg;
 	struct gateway *gateway = request->gateway;
-	stats_count_request(gateway->stats, STATS_GONE, 499);
+	if (!request->fetch)
+		stats_count_request(gateway->stats, STATS_GONE, 499);
 	request->exchange = NULL;
 	flights_leave(gateway->flights, &request->buyer);
 	if (request->state != EMBEDDINGS_PARSING)
@@ -460,7 +487,7 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 	if (per_key)
 		scope = credential_digest(&credential);
 	struct digest key = response_cache_key(exchange, per_key ? &scope : NULL);
-	if (response_cache_answer(gateway, exchange, &key)) {
+	if (!exchange->fetch && response_cache_answer(gateway, exchange, &key)) {
 		credential_free(&credential);
 		return;
 	}
@@ -474,6 +501,7 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 	request->credential = credential;
 	request->response_key = key;
 	request->per_key = per_key;
+	request->fetch = exchange->fetch;
 	struct trace child = trace_child(&exchange->trace);
 	trace_format(&child, request->traceparent);
 	request->state = EMBEDDINGS_READING;

@@ -76,7 +76,7 @@ struct exchange {
 				    by a trusted peer */
 	struct trace trace;      /* the caller's, or a new one */
 	uint64_t started_us;
-	const char *transport; /* "http" or "rpc" */
+	bool fetch; /* asked by another instance of the pod: see fetch.h */
 
 	const struct exchange_events *events;
 	void *arg;

@@ -206,7 +206,6 @@ static void on_request(struct http_exchange *http, void *arg)
 	buf_init(&entry->body, listener->max_body_bytes);
 	struct exchange *exchange = &entry->exchange;
 	exchange->ops = &http_ops;
-	exchange->transport = "http";
 	exchange->method = http_exchange_method(http);
 	exchange->target = http_exchange_target(http);
 	exchange->path = http_exchange_path(http);

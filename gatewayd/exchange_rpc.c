@@ -27,7 +27,8 @@ struct exchange_rpc {
 	void *arg;
 	struct leases *leases;
 	struct borrower_list borrowers;
-	struct rpc_method methods[3];
+	struct rpc_method methods[4];
+	bool draining;
 };
 
 /* A piece of an answer that goes out in several chunks. */
@@ -395,7 +396,6 @@ static void fill_exchange(struct rpc_entry *entry)
 	struct exchange *exchange = &entry->exchange;
 	const struct msg_request_params *params = &entry->params;
 	exchange->ops = &rpc_ops;
-	exchange->transport = "rpc";
 	exchange->method = params->method;
 	exchange->target = params->target;
 	exchange->path = path_of(params->target);
@@ -409,9 +409,9 @@ static void fill_exchange(struct rpc_entry *entry)
 		trace_start(&exchange->trace, false);
 }
 
-static void serve_request(struct rpc_request *request, struct span packed, void *arg)
+static void serve(
+	struct exchange_rpc *listener, struct rpc_request *request, struct span packed, bool fetch)
 {
-	struct exchange_rpc *listener = arg;
 	struct rpc_entry *entry = malloc(sizeof *entry);
 	char *bytes = malloc(packed.len);
 	if (!entry || !bytes) {
@@ -435,6 +435,7 @@ static void serve_request(struct rpc_request *request, struct span packed, void 
 	}
 	fill_exchange(entry);
 	struct exchange *exchange = &entry->exchange;
+	exchange->fetch = fetch;
 	if (exchange->body_bytes > listener->max_body_bytes) {
 		rpc_request_fail(request, RPC_BAD_PARAMS, "body_bytes: over the limit of %zu",
 			listener->max_body_bytes);
@@ -457,6 +458,25 @@ static void serve_request(struct rpc_request *request, struct span packed, void 
 	begin(entry);
 }
 
+static void serve_request(struct rpc_request *request, struct span packed, void *arg)
+{
+	serve(arg, request, packed, false);
+}
+
+static void serve_fetch(struct rpc_request *request, struct span packed, void *arg)
+{
+	struct exchange_rpc *listener = arg;
+	if (listener->draining)
+		rpc_request_fail(request, RPC_BUSY, "about to stop");
+	else
+		serve(listener, request, packed, true);
+}
+
+void exchange_rpc_drain(struct exchange_rpc *listener)
+{
+	listener->draining = true;
+}
+
 struct exchange_rpc *exchange_rpc_new(struct loop *loop, struct leases *leases,
 	size_t max_body_bytes, void (*on_exchange)(struct exchange *exchange, void *arg), void *arg)
 {
@@ -473,6 +493,8 @@ struct exchange_rpc *exchange_rpc_new(struct loop *loop, struct leases *leases,
 		.name = "request", .serve = serve_request, .arg = listener};
 	listener->methods[1] = (struct rpc_method){
 		.name = "attach", .serve = leases_serve_attach, .arg = leases};
+	listener->methods[2] = (struct rpc_method){
+		.name = "fetch", .serve = serve_fetch, .arg = listener};
 	return listener;
 }
 

@@ -35,11 +35,50 @@ void flight_resolve(struct flight *flight, struct cache_object *object, const st
 
 /* ---- Entering and leaving ---- */
 
+void flight_begin(struct flight *flight, struct buyer *payer)
+{
+	struct flights *flights = flight->flights;
+	if (flight->owner != PEERS_SELF || !flights->parts.store)
+		flight_want(flight, payer);
+	else
+		flight_look_queue(flight, payer);
+	flight_buyer_ready(flights, payer);
+}
+
+/* A flight of an earlier request. */
+static void join(struct flight *flight, struct buyer *buyer)
+{
+	if (!buyer->local_only || flight->owner == PEERS_SELF)
+		return;
+	/* Somebody asks us for what we ask somebody else for: no two may wait for each other. */
+	if (flight->state == FLIGHT_ROUTED)
+		TAILQ_REMOVE(&flight->payer->routed, flight, link);
+	else
+		purchase_forget(flight->purchase, flight);
+	flight->purchase = NULL;
+	flight->owner = PEERS_SELF;
+	flight_begin(flight, buyer);
+}
+
+static struct flight *begin_new(
+	struct flights *flights, struct buyer *buyer, const struct digest *key)
+{
+	struct flight *flight = flight_new(flights, key);
+	if (!flight)
+		return NULL;
+	flight->owner = PEERS_SELF;
+	if (!buyer->local_only && flights->parts.peers)
+		flight->owner = peers_owner(flights->parts.peers, key);
+	flight_begin(flight, buyer);
+	return flight;
+}
+
 int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *tickets, size_t n)
 {
 	if (flights->n + n > flights->options.max_flights)
 		return -1;
 	TAILQ_INIT(&buyer->wanted);
+	TAILQ_INIT(&buyer->routed);
 	TAILQ_INIT(&buyer->queued);
 	buyer->looking = buyer->looking_now = 0;
 	buyer->unresolved = n;
@@ -52,17 +91,14 @@ int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *t
 		struct ticket *ticket = &tickets[i];
 		ticket->buyer = buyer;
 		struct flight *flight = flight_find(flights, &ticket->key);
+		if (flight)
+			join(flight, buyer);
+		else
+			flight = begin_new(flights, buyer, &ticket->key);
 		if (!flight) {
-			flight = flight_new(flights, &ticket->key);
-			if (!flight) {
-				buyer->n_tickets = i;
-				flights_leave(flights, buyer);
-				return -1;
-			}
-			if (flights->parts.store)
-				flight_look_queue(flight, buyer);
-			else
-				flight_want(flight, buyer);
+			buyer->n_tickets = i;
+			flights_leave(flights, buyer);
+			return -1;
 		}
 		ticket->flight = flight;
 		TAILQ_INSERT_TAIL(&flight->tickets, ticket, link);
@@ -85,6 +121,10 @@ static void hand_over(struct flight *flight)
 		break;
 	case FLIGHT_WANTED:
 		TAILQ_REMOVE(&flight->payer->wanted, flight, link);
+		flight_elect(flight);
+		break;
+	case FLIGHT_ROUTED:
+		TAILQ_REMOVE(&flight->payer->routed, flight, link);
 		flight_elect(flight);
 		break;
 	case FLIGHT_BUYING:
@@ -145,8 +185,8 @@ static void report_idle(void *arg)
 }
 
 struct flights *flights_new(struct loop *loop, struct cache *cache, struct store *store,
-	struct workers *workers, struct provider *provider, const struct flights_options *options,
-	const struct flights_events *events)
+	struct workers *workers, struct provider *provider, struct peers *peers,
+	const struct flights_options *options, const struct flights_events *events)
 {
 	struct flights *flights = calloc(1, sizeof *flights);
 	if (!flights)
@@ -158,8 +198,10 @@ struct flights *flights_new(struct loop *loop, struct cache *cache, struct store
 		.cache = cache,
 		.store = store,
 		.provider = provider,
+		.peers = peers,
 		.ttl_ms = options->ttl_ms,
-		.grace_ms = options->grace_ms};
+		.grace_ms = options->grace_ms,
+		.all = &flights->purchases};
 	flights->purchase_events = flight_purchase_events;
 	flights->purchase_events.arg = flights;
 	flights->workers = workers;
@@ -199,20 +241,11 @@ void flights_free(struct flights **pointer)
 		return;
 	*pointer = NULL;
 	flights->on_idle = NULL;
-	for (size_t i = 0; i < flights->table_size; i++) {
-		while (flights->table[i]) {
-			struct flight *flight = flights->table[i];
-			BUG_ON(!TAILQ_EMPTY(&flight->tickets));
-			if (flight->purchase) {
-				struct purchase *purchase = flight->purchase;
-				for (size_t j = 0; j < purchase_size(purchase); j++)
-					flight_free(purchase_flight(purchase, j));
-				purchase_cancel(purchase);
-			} else {
-				flight_free(flight);
-			}
-		}
-	}
+	while (flights->purchases)
+		purchase_cancel(flights->purchases);
+	for (size_t i = 0; i < flights->table_size; i++)
+		while (flights->table[i])
+			flight_free(flights->table[i]);
 	loop_defer_cancel(flights->loop, &flights->buy_later);
 	loop_defer_cancel(flights->loop, &flights->idle_later);
 	flight_look_uninit(flights);

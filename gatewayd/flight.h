@@ -16,6 +16,10 @@
  *                                                                      v
  *                                      BUYING: one purchase for all that the payer wants
  *
+ * With several instances a flight whose key is owned by another one is ROUTED: its payer asks the
+ * owner (fetch.h) instead of looking and buying; if the owner is lost, the flight begins again
+ * here.
+ *
  * A payer that leaves hands its flights to the next ticket; a flight nobody wants is dropped,
  * unless its purchase was already sent: that is paid for, so it is finished and kept.
  *
@@ -58,9 +62,11 @@ struct buyer {
 	/* NULL: no legacy look-up. Its legacy_key finds a whole answer that a Python gateway kept.
 	 */
 	const struct query *query;
+	bool local_only; /* never ask another instance: this request comes from one */
 
 	/* Private. */
-	struct flight_list wanted;
+	struct flight_list wanted; /* to be bought */
+	struct flight_list routed; /* to be asked of their owners */
 	struct flight_list queued; /* to be looked up */
 	size_t looking;            /* queued ones too */
 	size_t looking_now;
@@ -77,6 +83,7 @@ struct buyer {
 };
 
 enum flight_source {
+	FLIGHT_CACHED, /* in the memory of its owner, another instance */
 	FLIGHT_STORED, /* found in the store */
 	FLIGHT_BOUGHT, /* by this request */
 	FLIGHT_JOINED, /* another request, or another place in this one, had it on the way */
@@ -124,6 +131,7 @@ struct flights_counters {
 	uint64_t store_hits, store_misses, store_deadlines;
 	uint64_t legacy_requests, legacy_elements; /* served from a legacy object of a whole body */
 	uint64_t joined;
+	uint64_t fetches, fetches_lost; /* calls to owners */
 	uint64_t purchases, purchase_failures, inputs_bought, tokens_bought, elections;
 };
 
@@ -140,10 +148,13 @@ struct flights_events {
 	void *arg;
 };
 
-/* store and workers may be NULL (then there are no legacy look-ups). All are borrowed. */
+struct peers;
+
+/* store, peers and workers may be NULL (without workers there are no legacy look-ups). All are
+ * borrowed. */
 struct flights *flights_new(struct loop *loop, struct cache *cache, struct store *store,
-	struct workers *workers, struct provider *provider, const struct flights_options *options,
-	const struct flights_events *events);
+	struct workers *workers, struct provider *provider, struct peers *peers,
+	const struct flights_options *options, const struct flights_events *events);
 /* Want these (keys may repeat). 0; -1 when too many are under way: nothing was entered. n > 0. */
 int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *tickets, size_t n);
 /*

@@ -6,8 +6,14 @@
 
 void flight_buyer_ready(struct flights *flights, struct buyer *buyer)
 {
-	if (buyer->ready || buyer->looking > 0 || buyer->legacy || TAILQ_EMPTY(&buyer->wanted) ||
-		flight_legacy_start(flights, buyer))
+	bool settled = buyer->looking == 0;
+	if (buyer->ready || buyer->legacy ||
+		(TAILQ_EMPTY(&buyer->wanted) && TAILQ_EMPTY(&buyer->routed)))
+		return;
+	if (settled && flight_legacy_start(flights, buyer))
+		return;
+	/* Owners need not wait for our store, but for the answer that a Python gateway kept. */
+	if (!settled && (TAILQ_EMPTY(&buyer->routed) || flight_legacy_possible(flights, buyer)))
 		return;
 	buyer->ready = true;
 	TAILQ_INSERT_TAIL(&flights->ready, buyer, link);
@@ -17,8 +23,13 @@ void flight_buyer_ready(struct flights *flights, struct buyer *buyer)
 void flight_want(struct flight *flight, struct buyer *payer)
 {
 	flight->payer = payer;
-	flight->state = FLIGHT_WANTED;
-	TAILQ_INSERT_TAIL(&payer->wanted, flight, link);
+	if (flight->owner == PEERS_SELF) {
+		flight->state = FLIGHT_WANTED;
+		TAILQ_INSERT_TAIL(&payer->wanted, flight, link);
+	} else {
+		flight->state = FLIGHT_ROUTED;
+		TAILQ_INSERT_TAIL(&payer->routed, flight, link);
+	}
 }
 
 void flight_cancel_if_unwanted(struct purchase *purchase)
@@ -26,11 +37,14 @@ void flight_cancel_if_unwanted(struct purchase *purchase)
 	if (purchase_sent(purchase))
 		return;
 	size_t n = purchase_size(purchase);
-	for (size_t i = 0; i < n; i++)
-		if (!TAILQ_EMPTY(&purchase_flight(purchase, i)->tickets))
+	for (size_t i = 0; i < n; i++) {
+		struct flight *flight = purchase_flight(purchase, i);
+		if (flight && !TAILQ_EMPTY(&flight->tickets))
 			return;
+	}
 	for (size_t i = 0; i < n; i++)
-		flight_free(purchase_flight(purchase, i));
+		if (purchase_flight(purchase, i))
+			flight_free(purchase_flight(purchase, i));
 	purchase_cancel(purchase);
 }
 
@@ -47,13 +61,12 @@ void flight_elect(struct flight *flight)
 	flight_buyer_ready(flights, first->buyer);
 }
 
-static void on_bought_object(struct purchase *purchase, size_t index, struct flight *flight,
-	struct cache_object *object, void *arg)
+static void on_bought_object(struct purchase *purchase, struct flight *flight,
+	struct cache_object *object, enum flight_source source, void *arg)
 {
 	(void)purchase;
-	(void)index;
 	(void)arg;
-	flight_resolve(flight, object, flight->payer, FLIGHT_BOUGHT);
+	flight_resolve(flight, object, flight->payer, source);
 }
 
 static bool fails_with(const struct provider_result *failure, const struct digest *credential,
@@ -88,12 +101,35 @@ static void fail_buyer(struct flights *flights, struct buyer *buyer, struct buye
 	TAILQ_INSERT_TAIL(failed, buyer, link);
 }
 
+/* The owner is lost: what it did not send is looked up and bought here. */
+static void begin_again(struct flights *flights, struct purchase *purchase)
+{
+	for (size_t i = 0; i < purchase_size(purchase); i++) {
+		struct flight *flight = purchase_flight(purchase, i);
+		if (!flight)
+			continue;
+		struct ticket *first = TAILQ_FIRST(&flight->tickets);
+		flight->purchase = NULL;
+		flight->owner = PEERS_SELF;
+		if (!first)
+			flight_free(flight);
+		else
+			flight_begin(flight, flight->payer ? flight->payer : first->buyer);
+	}
+	flight_look_start(flights);
+}
+
 static void on_purchase_end(
 	struct purchase *purchase, const struct provider_result *failure, void *arg)
 {
 	struct flights *flights = arg;
 	if (!failure)
 		return;
+	if (failure == &purchase_owner_lost) {
+		flights->counters.fetches_lost++;
+		begin_again(flights, purchase);
+		return;
+	}
 	flights->counters.purchase_failures++;
 
 	/* What is still here was not handed over. All have the same payer. */
@@ -141,34 +177,70 @@ static void on_purchase_end(
 	}
 }
 
-/* Buy up to PROVIDER_MAX_INPUTS of what this buyer wants. -1 when out of memory. */
-static int buy_some(struct flights *flights, struct buyer *buyer, struct purchase_item *items)
+/* Every ticket of an element has the same input; its JSON may differ in its escapes only. */
+static struct span input_of(const struct flight *flight, const struct buyer *buyer)
 {
-	size_t n = 0;
+	struct ticket *ticket;
+	TAILQ_FOREACH (ticket, &flight->tickets, link)
+		if (ticket->buyer == buyer)
+			return ticket->input_json;
+	BUG_ON(!ticket);
+	return (struct span){0};
+}
+
+/*
+ * Up to PROVIDER_MAX_INPUTS of this list that have the same owner, in one call. -1 when it cannot
+ * be started: items[0..*n-1] say what was meant.
+ */
+static int start_some(struct flights *flights, struct buyer *buyer, struct flight_list *list,
+	struct purchase_item *items, size_t *n)
+{
 	struct flight *flight;
-	TAILQ_FOREACH (flight, &buyer->wanted, link) {
-		if (n == PROVIDER_MAX_INPUTS)
+	int owner = TAILQ_FIRST(list)->owner;
+	*n = 0;
+	TAILQ_FOREACH (flight, list, link) {
+		if (flight->owner == owner)
+			items[(*n)++] = (struct purchase_item){
+				flight->key, input_of(flight, buyer), flight};
+		if (*n == PROVIDER_MAX_INPUTS)
 			break;
-		/* Every ticket of an element has the same input; its JSON may differ in its escapes
-		 * only. */
-		struct ticket *ticket;
-		TAILQ_FOREACH (ticket, &flight->tickets, link)
-			if (ticket->buyer == buyer)
-				break;
-		BUG_ON(!ticket);
-		items[n++] = (struct purchase_item){flight->key, ticket->input_json, flight};
 	}
 	struct purchase *purchase = purchase_start(
-		&flights->parts, buyer, items, n, &flights->purchase_events);
+		&flights->parts, buyer, items, *n, owner, &flights->purchase_events);
 	if (!purchase)
 		return -1;
-	flights->counters.purchases++;
-	flights->counters.inputs_bought += n;
-	for (size_t i = 0; i < n; i++) {
-		flight = items[i].flight;
-		TAILQ_REMOVE(&buyer->wanted, flight, link);
-		flight->state = FLIGHT_BUYING;
-		flight->purchase = purchase;
+	for (size_t i = 0; i < *n; i++) {
+		TAILQ_REMOVE(list, items[i].flight, link);
+		items[i].flight->state = FLIGHT_BUYING;
+		items[i].flight->purchase = purchase;
+	}
+	return 0;
+}
+
+static void ask_owners(struct flights *flights, struct buyer *buyer, struct purchase_item *items)
+{
+	size_t n;
+	while (!TAILQ_EMPTY(&buyer->routed)) {
+		if (start_some(flights, buyer, &buyer->routed, items, &n) == 0) {
+			flights->counters.fetches++;
+			continue;
+		}
+		for (size_t i = 0; i < n; i++) {
+			TAILQ_REMOVE(&buyer->routed, items[i].flight, link);
+			items[i].flight->owner = PEERS_SELF;
+			flight_begin(items[i].flight, buyer);
+		}
+	}
+}
+
+static int buy_wanted(struct flights *flights, struct buyer *buyer, struct purchase_item *items)
+{
+	size_t n;
+	while (buyer->looking == 0 && !TAILQ_EMPTY(&buyer->wanted)) {
+		if (start_some(flights, buyer, &buyer->wanted, items, &n) < 0)
+			return -1;
+		flights->counters.purchases++;
+		flights->counters.inputs_bought += n;
 	}
 	return 0;
 }
@@ -182,14 +254,13 @@ void flight_buy(void *arg)
 	while ((buyer = TAILQ_FIRST(&flights->ready))) {
 		TAILQ_REMOVE(&flights->ready, buyer, link);
 		buyer->ready = false;
-		while (!TAILQ_EMPTY(&buyer->wanted)) {
-			if (!items || buy_some(flights, buyer, items) < 0) {
-				fail_buyer(flights, buyer, &failed);
-				break;
-			}
-		}
+		if (items)
+			ask_owners(flights, buyer, items);
+		if (!items || buy_wanted(flights, buyer, items) < 0)
+			fail_buyer(flights, buyer, &failed);
 	}
 	free(items);
+	flight_look_start(flights);
 	struct flight_failure told = {0};
 	api_error_set(&told.error, 503, NULL, "overloaded",
 		"the gateway cannot start a call to the provider now");

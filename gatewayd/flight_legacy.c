@@ -116,10 +116,17 @@ static bool give_one(struct legacy *legacy, struct flight *flight)
 		return false;
 	store_put(flights->parts.store, &fields);
 	flights->counters.legacy_elements++;
-	TAILQ_REMOVE(&buyer->wanted, flight, link);
+	TAILQ_REMOVE(
+		flight->state == FLIGHT_ROUTED ? &buyer->routed : &buyer->wanted, flight, link);
 	flight_resolve(flight, object, NULL, FLIGHT_STORED);
 	cache_object_unref(&object);
 	return true;
+}
+
+static struct flight *next_of(const struct buyer *buyer)
+{
+	struct flight *first = TAILQ_FIRST(&buyer->wanted);
+	return first ? first : TAILQ_FIRST(&buyer->routed);
 }
 
 /* The buyer may leave while it gets the last one. */
@@ -129,7 +136,7 @@ static void give(void *arg)
 	struct loop *loop = legacy->flights->loop;
 	struct flight *flight;
 	legacy->parsing = true; /* a cancel leaves it to us */
-	for (int n = 0; legacy->buyer && (flight = TAILQ_FIRST(&legacy->buyer->wanted)); n++) {
+	for (int n = 0; legacy->buyer && (flight = next_of(legacy->buyer)); n++) {
 		if (n == SLICE) {
 			legacy->parsing = false;
 			loop_defer(loop, &legacy->give_later);
@@ -205,12 +212,16 @@ static bool was_looked_up(const struct flights *flights, const struct query *que
 	       digest_equal(&query->legacy_key, &query->elements[0].key);
 }
 
-bool flight_legacy_start(struct flights *flights, struct buyer *buyer)
+bool flight_legacy_possible(const struct flights *flights, const struct buyer *buyer)
 {
 	const struct query *query = buyer->query;
-	if (buyer->legacy_done || !flights->options.legacy_read || !flights->parts.store ||
-		!flights->workers || !query || !query->has_legacy_key ||
-		was_looked_up(flights, query))
+	return !buyer->legacy_done && flights->options.legacy_read && flights->parts.store &&
+	       flights->workers && query && query->has_legacy_key && !was_looked_up(flights, query);
+}
+
+bool flight_legacy_start(struct flights *flights, struct buyer *buyer)
+{
+	if (!flight_legacy_possible(flights, buyer))
 		return false;
 	buyer->legacy_done = true;
 	struct legacy *legacy = calloc(1, sizeof *legacy);

@@ -5,14 +5,16 @@
  * flight_look.c, flight_legacy.c, flight_buy.c. */
 #include "common/loop.h"
 #include "gatewayd/flight.h"
+#include "gatewayd/peers.h"
 #include "gatewayd/purchase.h"
 
 enum flight_state {
 	FLIGHT_QUEUED,  /* waits for its turn to be looked up */
 	FLIGHT_LOOKING, /* in the store */
-	FLIGHT_WANTED,  /* on its payer's list */
-	FLIGHT_BUYING,
-	FLIGHT_ORPHAN, /* its purchase failed: between two payers, inside purchase_ended() only */
+	FLIGHT_WANTED,  /* on its payer's list of those to buy */
+	FLIGHT_ROUTED,  /* on its payer's list of those to ask of their owners */
+	FLIGHT_BUYING,  /* bought, or asked of its owner */
+	FLIGHT_ORPHAN,  /* its purchase failed: between two payers, inside purchase_ended() only */
 };
 
 TAILQ_HEAD(ticket_list, ticket);
@@ -27,8 +29,8 @@ struct flight {
 	struct store_get *get;
 	uint64_t give_up_us;
 	struct purchase *purchase;
-	TAILQ_ENTRY(flight)
-	link; /* of the payer's queue, of those being looked up, or of the payer's wanted */
+	int owner;                /* PEERS_SELF, or the instance to ask */
+	TAILQ_ENTRY(flight) link; /* of the list that its state says */
 	struct flight *chain;
 };
 
@@ -54,6 +56,7 @@ struct flights {
 	struct buyer_list ready; /* those who know all that they miss */
 	struct deferred buy_later;
 	struct purchase_events purchase_events;
+	struct purchase *purchases; /* under way */
 
 	void (*on_idle)(void *arg);
 	void *on_idle_arg;
@@ -79,6 +82,8 @@ void flight_free(struct flight *flight);
 void flight_resolve(struct flight *flight, struct cache_object *object, const struct buyer *finder,
 	enum flight_source source);
 
+/* Look it up and buy it, or ask its owner, for this payer. */
+void flight_begin(struct flight *flight, struct buyer *payer);
 /* The buyer waits for one ticket less. */
 void flight_ticket_done(struct flights *flights, struct buyer *buyer);
 
@@ -102,6 +107,8 @@ struct cache_object *flight_keep_found(
 
 /* ---- flight_legacy.c ---- */
 
+/* May flight_legacy_start() say true for this buyer? */
+bool flight_legacy_possible(const struct flights *flights, const struct buyer *buyer);
 /* The buyer misses what it wants: true when the answer to its whole body is looked for first;
  * flight_buyer_ready() follows. */
 bool flight_legacy_start(struct flights *flights, struct buyer *buyer);

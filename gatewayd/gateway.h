@@ -16,6 +16,7 @@ struct flights;
 struct gateway;
 struct leases;
 struct loop;
+struct peers;
 struct provider;
 struct store;
 struct workers;
@@ -28,6 +29,7 @@ struct gateway {
 	struct leases *leases;
 	struct store *store; /* NULL: STORE=none */
 	struct provider *provider;
+	struct peers *peers; /* NULL: the only instance */
 	struct flights *flights;
 	struct stats *stats;
 	bool mock;

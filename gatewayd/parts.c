@@ -19,6 +19,7 @@
 #include "gatewayd/flight.h"
 #include "gatewayd/gateway.h"
 #include "gatewayd/lease.h"
+#include "gatewayd/peers.h"
 #include "gatewayd/provider_mock.h"
 #include "gatewayd/provider_openai.h"
 #include "gatewayd/store_dir.h"
@@ -135,6 +136,10 @@ static void make_flights(struct gateway *gateway, const struct gatewayd_conf *co
 {
 	gateway->legacy_read = conf->store_legacy_read && gateway->store && !gateway->mock &&
 			       conf->scope == CONF_SCOPE_SHARED;
+	if (conf->instances > 1)
+		gateway->peers = must(peers_new(gateway->loop, conf->daemon.run_dir,
+					      (unsigned)conf->instance, (unsigned)conf->instances),
+			"table of peers");
 	struct flights_options options = {
 		.max_flights = MAX_FLIGHTS,
 		.max_look_ups = MAX_LOOK_UPS,
@@ -153,8 +158,9 @@ static void make_flights(struct gateway *gateway, const struct gatewayd_conf *co
 		.on_bought = on_bought,
 		.arg = gateway,
 	};
-	gateway->flights = must(flights_new(gateway->loop, gateway->cache, gateway->store,
-					gateway->workers, gateway->provider, &options, &events),
+	gateway->flights = must(
+		flights_new(gateway->loop, gateway->cache, gateway->store, gateway->workers,
+			gateway->provider, gateway->peers, &options, &events),
 		"table of flights");
 }
 
@@ -233,6 +239,10 @@ static void on_http_drained(void *arg)
 void parts_drain(void *arg)
 {
 	struct parts *parts = arg;
+	/* The siblings drain too, perhaps: nobody waits for the other. */
+	exchange_rpc_drain(parts->rpc);
+	if (parts->gateway.peers)
+		peers_drain(parts->gateway.peers);
 	exchange_http_drain(parts->http, on_http_drained, parts);
 }
 
@@ -244,6 +254,7 @@ void parts_free(struct parts **pointer)
 	exchange_http_free(&parts->http);
 	daemon_close_rpc(parts->daemon);
 	flights_free(&gateway->flights);
+	peers_free(&gateway->peers);
 	store_free(&gateway->store);
 	provider_free(&gateway->provider);
 	workers_free(&gateway->workers);

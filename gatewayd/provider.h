@@ -47,6 +47,11 @@ struct embedding {
 	struct buf text;
 };
 
+/* The body of an embeddings request for it, ending with encoding_format. 0, or -1 with out failed.
+ */
+int provider_request_write(
+	const struct provider_request *request, const char *encoding_format, struct buf *out);
+
 enum provider_outcome {
 	PROVIDER_OK,
 	PROVIDER_REFUSED,     /* the provider answered with an error: status and body are its own */

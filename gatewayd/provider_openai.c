@@ -324,19 +324,8 @@ static void attempt(void *arg)
 static int write_body(struct provider_call *call, const struct provider_request *request)
 {
 	struct buf body = BUF_INIT(SIZE_MAX / 2);
-	buf_append_str(&body, "{\"model\":");
-	buf_append(&body, request->model_json.data, request->model_json.len);
-	buf_append_char(&body, ',');
-	buf_append(&body, request->params_json.data, request->params_json.len);
-	buf_append_str(&body, "\"input\":[");
-	for (size_t i = 0; i < request->n_inputs; i++) {
-		if (i)
-			buf_append_char(&body, ',');
-		buf_append(&body, request->inputs[i].data, request->inputs[i].len);
-	}
-	buf_printf(&body, "],\"encoding_format\":\"%s\"}",
-		call->openai->options.ask_float ? "float" : "base64");
-	if (buf_failed(&body)) {
+	const char *format = call->openai->options.ask_float ? "float" : "base64";
+	if (provider_request_write(request, format, &body) < 0) {
 		buf_free(&body);
 		return -1;
 	}

@@ -4,6 +4,7 @@
 
 #include "common/log.h"
 #include "common/loop.h"
+#include "gatewayd/fetch.h"
 #include "gatewayd/store.h"
 #include "gatewayd/usage.h"
 
@@ -13,9 +14,12 @@ struct bought_item {
 };
 
 struct purchase {
+	struct purchase *next, **prev; /* of parts.all */
 	struct purchase_parts parts;
 	struct purchase_events events;
-	struct provider_call *call;
+	struct provider_call *call; /* one of the two; neither while the end is told */
+	struct fetch *fetch;
+	bool handing_out;
 	char *model;
 	char *store_params;
 	struct digest credential;
@@ -26,6 +30,11 @@ struct purchase {
 
 static void purchase_free(struct purchase *purchase)
 {
+	if (purchase->prev) {
+		*purchase->prev = purchase->next;
+		if (purchase->next)
+			purchase->next->prev = purchase->prev;
+	}
 	free(purchase->model);
 	free(purchase->store_params);
 	free(purchase->items);
@@ -95,43 +104,122 @@ static const struct provider_result out_of_memory = {
 	.detail = "the gateway is out of memory",
 };
 
+const struct provider_result purchase_owner_lost = {
+	.outcome = PROVIDER_UNREACHABLE,
+	.status = 503,
+	.retry_after_ms = 1000,
+	.detail = "the owner of the element is lost",
+};
+
+/* Its object goes to everybody who waits for it. */
+static void hand_over(struct purchase *purchase, size_t index, struct cache_object *object,
+	enum flight_source source)
+{
+	struct flight *flight = purchase->items[index].flight;
+	purchase->items[index].flight = NULL;
+	if (flight)
+		purchase->events.on_object(purchase, flight, object, source, purchase->events.arg);
+}
+
+static void end(struct purchase *purchase, const struct provider_result *failure)
+{
+	purchase->handing_out = true;
+	purchase->events.on_end(purchase, failure, purchase->events.arg);
+	purchase_free(purchase);
+}
+
+/* ---- From the provider ---- */
+
 static void on_done(const struct provider_result *result, void *arg)
 {
 	struct purchase *purchase = arg;
 	const struct purchase_events *events = &purchase->events;
 	purchase->call = NULL;
-	const struct provider_result *failure = result;
-	uint64_t *tokens = NULL;
-	if (result->outcome != PROVIDER_OK)
-		goto end;
+	if (result->outcome != PROVIDER_OK) {
+		end(purchase, result);
+		return;
+	}
 	BUG_ON(result->n_embeddings != purchase->n);
 	if (events->on_bought)
 		events->on_bought(
 			span_of(purchase->model), result->total_tokens, purchase->n, events->arg);
 
-	failure = &out_of_memory;
-	tokens = calloc(purchase->n, sizeof *tokens);
-	if (!tokens || share_tokens(purchase, result, tokens) < 0)
-		goto end;
+	const struct provider_result *failure = &out_of_memory;
+	uint64_t *tokens = calloc(purchase->n, sizeof *tokens);
 	uint64_t now_ms = loop_wall_ms(purchase->parts.loop);
+	purchase->handing_out = true;
+	if (!tokens || share_tokens(purchase, result, tokens) < 0)
+		goto out;
 	for (size_t i = 0; i < purchase->n; i++) {
 		struct cache_object *object = keep(purchase, i, result, tokens[i], now_ms);
 		if (!object)
-			goto end;
-		struct flight *flight = purchase->items[i].flight;
-		purchase->items[i].flight = NULL;
-		events->on_object(purchase, i, flight, object, events->arg);
+			goto out;
+		hand_over(purchase, i, object, FLIGHT_BOUGHT);
 		cache_object_unref(&object);
 	}
 	failure = NULL;
-end:
+out:
 	free(tokens);
-	events->on_end(purchase, failure, events->arg);
-	purchase_free(purchase);
+	end(purchase, failure);
 }
 
+/* ---- From the owner ---- */
+
+/* A copy for this instance's memory; the owner stores it. */
+static void on_element(const struct fetched *element, void *arg)
+{
+	struct purchase *purchase = arg;
+	const struct purchase_parts *parts = &purchase->parts;
+	uint64_t now_ms = loop_wall_ms(parts->loop);
+	struct cache_object_info info = {
+		.kind = CACHE_ELEMENT,
+		.key = purchase->items[element->index].key,
+		.stored_ms = element->stored_ms,
+		.fresh_from_ms = now_ms,
+		.ttl_ms = parts->ttl_ms,
+		.grace_ms = parts->grace_ms,
+		.prompt_tokens = element->prompt_tokens,
+		.total_tokens = element->total_tokens,
+		.model = span_of(purchase->model),
+		.served_model = element->served_model,
+		.dims = element->dims,
+		.n_elements = 1,
+	};
+	struct cache_object *object = cache_object_new(parts->cache, &info,
+		element->form == VECTOR_BASE64 ? CACHE_BASE64 : CACHE_TEXT, element->vector, true);
+	if (!object)
+		return; /* its flight begins again when the fetch ends */
+	cache_insert(parts->cache, object, now_ms);
+	purchase->handing_out = true;
+	hand_over(purchase, element->index, object, element->source);
+	purchase->handing_out = false;
+	cache_object_unref(&object);
+}
+
+static void on_fetch_end(
+	enum fetch_outcome outcome, const struct provider_result *result, void *arg)
+{
+	struct purchase *purchase = arg;
+	purchase->fetch = NULL;
+	const struct provider_result *failure = result;
+	if (outcome == FETCH_LOST)
+		failure = &purchase_owner_lost;
+	for (size_t i = 0; outcome == FETCH_DONE && i < purchase->n; i++)
+		if (purchase->items[i].flight)
+			failure = &purchase_owner_lost;
+	end(purchase, failure);
+}
+
+static const struct fetch_events fetch_events = {
+	.on_element = on_element,
+	.on_end = on_fetch_end,
+};
+
+/* ---- The interface ---- */
+
 struct purchase *purchase_start(const struct purchase_parts *parts, const struct buyer *payer,
-	const struct purchase_item *items, size_t n, const struct purchase_events *events)
+	const struct purchase_item *items, size_t n, int owner,
+	const struct purchase_events *events)
 {
 	struct purchase *purchase = calloc(1, sizeof *purchase);
 	if (!purchase)
@@ -164,10 +252,20 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 		.credential = payer->credential,
 		.traceparent = payer->traceparent,
 	};
-	purchase->call = parts->provider->ops->buy(parts->provider, &request, on_done, purchase);
-	if (!purchase->call)
+	if (owner == PEERS_SELF)
+		purchase->call = parts->provider->ops->buy(
+			parts->provider, &request, on_done, purchase);
+	else
+		purchase->fetch = fetch_start(
+			parts->loop, parts->peers, owner, &request, &fetch_events, purchase);
+	if (!purchase->call && !purchase->fetch)
 		goto fail;
 	free(inputs);
+	purchase->prev = parts->all;
+	purchase->next = *parts->all;
+	if (purchase->next)
+		purchase->next->prev = &purchase->next;
+	*parts->all = purchase;
 	return purchase;
 
 fail:
@@ -178,8 +276,10 @@ fail:
 
 bool purchase_sent(const struct purchase *purchase)
 {
-	/* No call: it was answered, and the answer is being handed out. */
-	return !purchase->call || purchase->parts.provider->ops->sent(purchase->call);
+	if (purchase->handing_out)
+		return true;
+	/* The owner knows by itself what it has sent. */
+	return purchase->call && purchase->parts.provider->ops->sent(purchase->call);
 }
 
 size_t purchase_size(const struct purchase *purchase)
@@ -197,8 +297,18 @@ const struct digest *purchase_credential(const struct purchase *purchase)
 	return &purchase->credential;
 }
 
+void purchase_forget(struct purchase *purchase, const struct flight *flight)
+{
+	for (size_t i = 0; i < purchase->n; i++)
+		if (purchase->items[i].flight == flight)
+			purchase->items[i].flight = NULL;
+}
+
 void purchase_cancel(struct purchase *purchase)
 {
-	purchase->parts.provider->ops->cancel(purchase->call);
+	if (purchase->call)
+		purchase->parts.provider->ops->cancel(purchase->call);
+	if (purchase->fetch)
+		fetch_cancel(purchase->fetch);
 	purchase_free(purchase);
 }

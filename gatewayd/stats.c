@@ -24,6 +24,8 @@ enum family {
 	PURCHASE_FAILURES,
 	INPUTS_BOUGHT,
 	ELECTIONS,
+	FETCHES,
+	FETCHES_LOST,
 	FLIGHTS,
 	CACHE_BUDGET,
 	CACHE_USED,
@@ -94,6 +96,12 @@ const struct metric_family gatewayd_families[] = {
 	[ELECTIONS] = {.name = "gatewayd_payer_elections_total",
 		.type = METRIC_COUNTER,
 		.help = "Elements that another waiting request took over from their first payer."},
+	[FETCHES] = {.name = "gatewayd_fetches_total",
+		.type = METRIC_COUNTER,
+		.help = "Calls to other instances for elements that they own."},
+	[FETCHES_LOST] = {.name = "gatewayd_fetches_lost_total",
+		.type = METRIC_COUNTER,
+		.help = "Those of them whose owner was lost, so that this instance did it itself."},
 	[FLIGHTS] = {.name = "gatewayd_flights",
 		.type = METRIC_GAUGE,
 		.help = "Elements being looked up or bought now."},
@@ -282,6 +290,8 @@ static void collect(void *arg)
 	set(stats, PURCHASE_FAILURES, (double)flights->purchase_failures);
 	set(stats, INPUTS_BOUGHT, (double)flights->inputs_bought);
 	set(stats, ELECTIONS, (double)flights->elections);
+	set(stats, FETCHES, (double)flights->fetches);
+	set(stats, FETCHES_LOST, (double)flights->fetches_lost);
 	set(stats, STORE_DEADLINES, (double)flights->store_deadlines);
 	set(stats, FLIGHTS, (double)flights_under_way(gateway->flights));
 	collect_cache(stats);

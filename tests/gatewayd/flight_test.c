@@ -182,7 +182,7 @@ static int setup_with(size_t max_flights)
 		.ttl_ms = 1000000,
 		.grace_ms = 0};
 	struct flights_events events = {.on_object = on_object, .on_failure = on_failure};
-	flights = flights_new(loop, cache, NULL, NULL, &fake_provider, &options, &events);
+	flights = flights_new(loop, cache, NULL, NULL, &fake_provider, NULL, &options, &events);
 	return loop && cache && flights ? 0 : -1;
 }
 
@@ -429,7 +429,7 @@ static void too_many_are_refused(void **state)
 	flights_free(&flights);
 	struct flights_options options = {.max_flights = 3};
 	struct flights_events events = {.on_object = on_object, .on_failure = on_failure};
-	flights = flights_new(loop, cache, NULL, NULL, &fake_provider, &options, &events);
+	flights = flights_new(loop, cache, NULL, NULL, &fake_provider, NULL, &options, &events);
 	enter(0, "k", "ab");
 	struct request *request = &requests[1];
 	*request = requests[0];
