@@ -1,0 +1,393 @@
+#include "redisproxy/client.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+#include "common/log.h"
+#include "redisproxy/dispatch.h"
+#include "redisproxy/pool.h"
+#include "redisproxy/proxy.h"
+#include "redisproxy/upstream.h"
+
+#define UNREAD_MAX   (1 << 20)
+#define OWN_OUTPUT   (1 << 20) /* the same, for reading a connection of its own */
+#define WAIT_TICK_MS 20
+
+static void on_writable(evutil_socket_t fd, short what, void *arg);
+
+void client_mark(struct client *c)
+{
+	if (c->is_dirty || c->dead)
+		return;
+	c->is_dirty = true;
+	c->next_dirty = c->proxy->dirty_clients;
+	c->proxy->dirty_clients = c;
+	proxy_schedule(c->proxy);
+}
+
+static void look_again(struct client *c)
+{
+	c->again = true;
+	client_mark(c);
+}
+
+struct client *client_new(struct proxy *proxy, int fd)
+{
+	struct event_base *base = loop_base(proxy->loop);
+	struct client *c = calloc(1, sizeof *c);
+
+	if (!c)
+		goto fail_fd;
+	c->read_event = event_new(base, fd, EV_READ | EV_PERSIST, client_on_readable, c);
+	c->write_event = event_new(base, fd, EV_WRITE | EV_PERSIST, on_writable, c);
+	if (!c->read_event || !c->write_event)
+		goto fail_events;
+	c->proxy = proxy;
+	c->fd = fd;
+	c->pool = pool_ref(proxy->default_pool);
+	c->slot = proxy->next_slot++;
+	buf_init(&c->in, UNREAD_MAX);
+	buf_init(&c->name, UNREAD_MAX);
+	buf_init(&c->future.user, UNREAD_MAX);
+	buf_init(&c->future.password, UNREAD_MAX);
+	buf_init(&c->future.name, UNREAD_MAX);
+	c->next = proxy->clients;
+	c->prev = &proxy->clients;
+	if (c->next)
+		c->next->prev = &c->next;
+	proxy->clients = c;
+	proxy->n_clients++;
+	c->reads = true;
+	event_add(c->read_event, NULL);
+	return c;
+
+fail_events:
+	if (c->read_event)
+		event_free(c->read_event);
+	if (c->write_event)
+		event_free(c->write_event);
+	free(c);
+fail_fd:
+	close(fd);
+	return NULL;
+}
+
+static void stop_waiting(struct client *c)
+{
+	if (c->prev_waiting) {
+		*c->prev_waiting = c->next_waiting;
+		if (c->next_waiting)
+			c->next_waiting->prev_waiting = c->prev_waiting;
+		c->prev_waiting = NULL;
+	}
+	c->wait = CLIENT_GOES_ON;
+	c->waits_for_pool = NULL;
+	c->waits_for_room = NULL;
+}
+
+static void bury(struct client *c)
+{
+	if (c->buried)
+		return;
+	c->buried = true;
+	c->next_dirty = c->proxy->dead_clients;
+	c->proxy->dead_clients = c;
+	proxy_schedule(c->proxy);
+}
+
+void client_close(struct client *c)
+{
+	if (c->dead)
+		return;
+	stop_waiting(c);
+	c->dead = true;
+	event_del(c->read_event);
+	event_del(c->write_event);
+	close(c->fd);
+	c->fd = -1;
+	*c->prev = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+	buf_free(&c->in);
+	out_free(&c->out);
+	if (c->own) {
+		struct upstream *own = c->own;
+
+		c->own = NULL;
+		own->owner = NULL;
+		upstream_close(own, NULL);
+	}
+	if (c->pauses) {
+		struct upstream *up = c->pauses;
+
+		c->pauses = NULL;
+		upstream_resume(up);
+	}
+	c->proxy->n_clients--;
+	/* Replies that are under way on a shared connection still point here. */
+	if (!c->in_flight && !c->is_dirty)
+		bury(c);
+	proxy_client_closed(c->proxy);
+}
+
+void client_destroy(struct client *c)
+{
+	event_free(c->read_event);
+	event_free(c->write_event);
+	pool_unref(&c->pool);
+	pool_unref(&c->reader_pool);
+	pool_unref(&c->future.pool);
+	buf_free(&c->name);
+	buf_free(&c->future.user);
+	buf_free(&c->future.password);
+	buf_free(&c->future.name);
+	free(c->error);
+	free(c);
+}
+
+void client_finish(struct client *c)
+{
+	c->closing = true;
+	if (c->reads)
+		event_del(c->read_event);
+	c->reads = false;
+	client_mark(c);
+}
+
+/* ---- output ---- */
+
+int client_say(struct client *c, const char *data, size_t len)
+{
+	if (out_append(&c->out, data, len) < 0) {
+		client_close(c);
+		return -1;
+	}
+	client_mark(c);
+	return 0;
+}
+
+void client_say_error(struct client *c, const char *text)
+{
+	if (client_say(c, "-", 1) == 0 && client_say(c, text, strlen(text)) == 0)
+		client_say(c, "\r\n", 2);
+}
+
+void client_give(struct client *c, struct upstream *up, const char *data, size_t len)
+{
+	size_t limit = (size_t)c->proxy->conf->client_output_bytes;
+
+	if (c->dead || client_say(c, data, len) < 0)
+		return;
+	if (!up->is_shared && limit > OWN_OUTPUT)
+		limit = OWN_OUTPUT;
+	if (out_pending(&c->out) > limit && !up->slow && !c->pauses) {
+		up->slow = c;
+		up->slow_since_us = c->proxy->now_us;
+		c->pauses = up;
+		event_del(up->read_event);
+	}
+}
+
+void client_upstream_gone(struct client *c, struct upstream *up)
+{
+	if (c->pauses == up)
+		c->pauses = NULL;
+	up->slow = NULL;
+}
+
+void client_too_slow(struct client *c)
+{
+	log_warn("a client does not take its replies (%zu bytes wait): closed",
+		out_pending(&c->out));
+	metric_add(c->proxy->stats.slow_clients, 1);
+	client_close(c);
+}
+
+void client_flush(struct client *c)
+{
+	size_t limit = (size_t)c->proxy->conf->client_output_bytes;
+
+	if (c->dead)
+		return;
+	if (out_write(&c->out, c->fd) < 0) {
+		client_close(c);
+		return;
+	}
+	size_t pending = out_pending(&c->out);
+
+	if (c->pauses && pending < (limit > OWN_OUTPUT ? OWN_OUTPUT : limit) / 2) {
+		struct upstream *up = c->pauses;
+
+		c->pauses = NULL;
+		upstream_resume(up);
+	}
+	if (c->closing && !pending) {
+		client_close(c);
+		return;
+	}
+	if (c->throttled && pending < CLIENT_OUTPUT_HIGH / 2 &&
+		c->in_flight <= (uint32_t)c->proxy->conf->max_in_flight / 2) {
+		c->throttled = false;
+		look_again(c);
+	}
+	bool wants = pending > 0;
+
+	if (wants != c->wants_write) {
+		c->wants_write = wants;
+		if (wants)
+			event_add(c->write_event, NULL);
+		else
+			event_del(c->write_event);
+	}
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	struct client *c = arg;
+
+	(void)fd;
+	(void)what;
+	c->proxy->now_us = loop_now_us(c->proxy->loop);
+	client_flush(c);
+}
+
+/* ---- waiting ---- */
+
+static void wait_listed(struct client *c)
+{
+	struct proxy *proxy = c->proxy;
+
+	c->wait = CLIENT_WAITS_UPSTREAM;
+	if (!c->wait_until_us)
+		c->wait_until_us = proxy->now_us + (uint64_t)proxy->conf->wait_ms * 1000;
+	if (!c->prev_waiting) {
+		c->next_waiting = proxy->waiting;
+		c->prev_waiting = &proxy->waiting;
+		if (c->next_waiting)
+			c->next_waiting->prev_waiting = &c->next_waiting;
+		proxy->waiting = c;
+	}
+	if (!timer_armed(proxy->wait_timer))
+		timer_arm(proxy->wait_timer, WAIT_TICK_MS);
+}
+
+void client_wait_upstream(struct client *c, struct pool *pool)
+{
+	c->waits_for_pool = pool;
+	wait_listed(c);
+}
+
+void client_wait_room(struct client *c, struct upstream *up)
+{
+	c->waits_for_room = up;
+	wait_listed(c);
+}
+
+void client_wake(struct client *c, const char *error)
+{
+	stop_waiting(c);
+	if (error && !c->error) {
+		c->error = strdup(error);
+		if (!c->error) {
+			client_close(c);
+			return;
+		}
+	}
+	look_again(c);
+}
+
+/* ---- replies ---- */
+
+static void one_less(struct client *c)
+{
+	c->in_flight--;
+	if (c->dead) {
+		if (!c->in_flight && !c->is_dirty)
+			bury(c);
+		return;
+	}
+	client_mark(c);
+	if (c->in_flight)
+		return;
+	c->current = NULL;
+	if (c->wrote_in_flight) {
+		c->wrote_in_flight = false;
+		c->wrote_us = c->proxy->now_us;
+	}
+	dispatch_settle(c);
+	if (c->wait == CLIENT_WAITS_FOR_REPLIES) {
+		stop_waiting(c);
+		look_again(c);
+	}
+	if (c->eof)
+		look_again(c);
+}
+
+void client_replied(struct client *c, const struct entry *entry, bool failed, struct span head)
+{
+	static const char aborted[] = "-EXECABORT";
+
+	if (entry->sent_us)
+		metric_observe(c->proxy->stats.duration,
+			(double)(c->proxy->now_us - entry->sent_us) / 1e6);
+	switch (entry->meaning) {
+	case ENTRY_MULTI:
+		c->multi = c->multi || !failed;
+		break;
+	case ENTRY_EXEC:
+		if (!failed || (head.len >= sizeof aborted - 1 &&
+				       memcmp(head.data, aborted, sizeof aborted - 1) == 0))
+			c->multi = c->watch = false;
+		break;
+	case ENTRY_WATCH:
+		c->watch = c->watch || !failed;
+		break;
+	case ENTRY_UNWATCH:
+		/* Within MULTI it is only queued, and EXEC will say. */
+		c->watch = c->watch && (failed || c->multi);
+		break;
+	case ENTRY_LOGIN:
+		if (!c->dead)
+			dispatch_login_answered(c, failed);
+		break;
+	default:
+		break;
+	}
+	one_less(c);
+}
+
+void client_failed(struct client *c, const struct entry *entry, const char *reason, bool partial)
+{
+	char text[256];
+
+	if (c->dead) {
+		one_less(c);
+		return;
+	}
+	stats_count(&c->proxy->stats, STATS_LOST, "lost");
+	if (partial) {
+		/* The rest of that reply cannot be made up. */
+		client_close(c);
+	} else {
+		snprintf(text, sizeof text, "ERR redisproxy: %s", reason);
+		client_say_error(c, text);
+	}
+	if (!c->dead && entry->meaning == ENTRY_LOGIN)
+		dispatch_login_answered(c, true);
+	one_less(c);
+}
+
+void client_own_upstream_lost(struct client *c, bool never_ready)
+{
+	c->own = NULL;
+	if (never_ready)
+		return;
+	c->multi = c->watch = c->streaming = false;
+	/* What was kept there is lost: the client must begin anew, as with Redis itself. */
+	client_finish(c);
+}

@@ -1,0 +1,261 @@
+#include "redisproxy/client.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+#include "redisproxy/dispatch.h"
+#include "redisproxy/proxy.h"
+#include "redisproxy/upstream.h"
+
+#define UNREAD_HIGH   (64 << 10) /* unread bytes, above which a waiting client is not read */
+#define LARGE_COMMAND (256 << 10)
+
+static size_t refuse(struct client *c, const char *error, const char *at)
+{
+	char text[128];
+
+	if (c->in_flight) {
+		c->wait = CLIENT_WAITS_FOR_REPLIES;
+		return 0;
+	}
+	snprintf(text, sizeof text, "ERR %s", error);
+	if (strstr(error, "expected '$'"))
+		snprintf(text, sizeof text, "ERR %s, got '%c'", error,
+			*at >= ' ' && *at <= '~' ? *at : '?');
+	client_say_error(c, text);
+	stats_count(&c->proxy->stats, STATS_REJECTED, *at == '$' ? "length" : "syntax");
+	if (!c->dead)
+		client_finish(c);
+	return 0;
+}
+
+static void settle_large(struct client *c)
+{
+	c->streaming = false;
+	c->scan = (struct resp_command){0};
+	if (!c->in_flight)
+		dispatch_settle(c);
+}
+
+/* More of a large command. Returns bytes used. */
+static size_t stream(struct client *c, const char *data, size_t len)
+{
+	const char *error;
+
+	if (upstream_full(c->own)) {
+		client_wait_room(c, c->own);
+		return 0;
+	}
+	enum resp_result result = resp_command_scan(&c->scan, data, len, &error);
+	size_t used = c->scan.at;
+
+	if (result == RESP_BAD || upstream_send_more(c->own, data, used) < 0) {
+		/* Half a command is on its way: only the end of both connections ends it. */
+		client_close(c);
+		return 0;
+	}
+	resp_command_forget(&c->scan, used);
+	if (result == RESP_COMPLETE)
+		settle_large(c);
+	return used;
+}
+
+static size_t begin_stream(struct client *c, const char *data)
+{
+	size_t used = c->scan.at;
+	bool named = resp_command_named(&c->scan);
+
+	if (!named)
+		return refuse(c, "Protocol error: invalid bulk length", "$");
+	if (dispatch_large(c, data, used, data + c->scan.name_at, c->scan.name_len) ==
+		DISPATCH_WAITS) {
+		c->scan = (struct resp_command){0};
+		return 0;
+	}
+	if (c->dead || c->closing)
+		return 0;
+	c->streaming = true;
+	resp_command_forget(&c->scan, used);
+	return used;
+}
+
+static size_t take_inline(struct client *c, const char *data, size_t len)
+{
+	struct buf frame = BUF_INIT(8 << 20);
+	const char *error;
+	size_t used = 0;
+	enum resp_result result = resp_inline(data, len, &used, &frame, &error);
+
+	if (result == RESP_BAD)
+		used = refuse(c, error, " ");
+	else if (result == RESP_MORE)
+		used = 0;
+	else if (frame.len &&
+		 dispatch_command(c, (const char *)frame.data, frame.len) == DISPATCH_WAITS)
+		used = 0;
+	buf_free(&frame);
+	return used;
+}
+
+/* One command or a piece of one. Returns bytes used; 0: no more can be done now. */
+static size_t take_one(struct client *c, const char *data, size_t len)
+{
+	const char *error;
+
+	if (c->own && c->own->raw) {
+		if (upstream_full(c->own)) {
+			client_wait_room(c, c->own);
+			return 0;
+		}
+		if (upstream_send_more(c->own, data, len) < 0) {
+			client_close(c);
+			return 0;
+		}
+		return len;
+	}
+	if (c->streaming)
+		return stream(c, data, len);
+	if (*data != '*')
+		return take_inline(c, data, len);
+	switch (resp_command_scan(&c->scan, data, len, &error)) {
+	case RESP_MORE:
+		return len >= LARGE_COMMAND ? begin_stream(c, data) : 0;
+	case RESP_BAD: {
+		const char *at = data + c->scan.at;
+
+		c->scan = (struct resp_command){0};
+		return refuse(c, error, at);
+	}
+	default:
+		break;
+	}
+	size_t used = c->scan.at;
+	uint32_t argc = c->scan.argc;
+
+	c->scan = (struct resp_command){0};
+	if (argc && dispatch_command(c, data, used) == DISPATCH_WAITS)
+		return 0;
+	return used;
+}
+
+static size_t consume(struct client *c, const char *data, size_t len)
+{
+	size_t used = 0;
+
+	while (used < len && !c->dead && !c->closing && c->wait == CLIENT_GOES_ON) {
+		if (c->in_flight >= (uint32_t)c->proxy->conf->max_in_flight ||
+			out_pending(&c->out) > CLIENT_OUTPUT_HIGH) {
+			c->throttled = true;
+			client_mark(c);
+			break;
+		}
+		size_t n = take_one(c, data + used, len - used);
+
+		if (!n)
+			break;
+		used += n;
+	}
+	return used;
+}
+
+/* Read on, or not, as the state says. */
+static void update_reading(struct client *c)
+{
+	bool held = c->wait != CLIENT_GOES_ON || c->throttled;
+	bool wants = !c->dead && !c->closing && !c->eof && !(held && c->in.len >= UNREAD_HIGH);
+
+	if (c->dead || wants == c->reads)
+		return;
+	c->reads = wants;
+	if (wants)
+		event_add(c->read_event, NULL);
+	else
+		event_del(c->read_event);
+}
+
+/* The client has sent its last byte: what it asked for is still answered. */
+static void wind_up(struct client *c)
+{
+	if (c->dead || c->closing)
+		return;
+	if (c->own && c->own->raw) {
+		if (!c->own->ends && !c->in.len)
+			upstream_end(c->own);
+		return;
+	}
+	/* A state of its own, or a wait for others, has no reader any more. */
+	if (c->own && c->wait == CLIENT_GOES_ON)
+		client_close(c);
+	else if (!c->in_flight && c->wait == CLIENT_GOES_ON && !c->throttled)
+		client_finish(c);
+}
+
+void client_continue(struct client *c)
+{
+	c->again = false;
+	if (c->dead)
+		return;
+	if (c->in.len) {
+		size_t used = consume(c, (const char *)c->in.data, c->in.len);
+
+		if (c->dead)
+			return;
+		buf_consume(&c->in, used);
+		if (!c->in.len)
+			buf_free(&c->in);
+	}
+	if (c->eof)
+		wind_up(c);
+	update_reading(c);
+}
+
+static void on_eof(struct client *c)
+{
+	c->eof = true;
+	update_reading(c);
+	wind_up(c);
+}
+
+void client_on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct client *c = arg;
+	struct proxy *proxy = c->proxy;
+	size_t used;
+
+	(void)what;
+	proxy->now_us = loop_now_us(proxy->loop);
+	ssize_t n = read(fd, proxy->scratch, sizeof proxy->scratch);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n < 0) {
+		client_close(c);
+		return;
+	}
+	if (n == 0) {
+		on_eof(c);
+		return;
+	}
+	if (!c->in.len) {
+		used = consume(c, proxy->scratch, (size_t)n);
+		if (!c->dead && buf_append(&c->in, proxy->scratch + used, (size_t)n - used) < 0)
+			client_close(c);
+	} else {
+		if (buf_append(&c->in, proxy->scratch, (size_t)n) < 0) {
+			client_close(c);
+			return;
+		}
+		used = consume(c, (const char *)c->in.data, c->in.len);
+		if (!c->dead)
+			buf_consume(&c->in, used);
+	}
+	if (c->dead)
+		return;
+	if (!c->in.len && c->in.capacity)
+		buf_free(&c->in);
+	update_reading(c);
+}

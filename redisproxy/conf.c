@@ -1,0 +1,106 @@
+#include "redisproxy/conf.h"
+
+#include <stddef.h>
+
+#include "redisproxy/stats.h"
+
+#define AT(field) offsetof(struct redisproxy_conf, field)
+
+static const struct config_row rows[] = {
+	{"local-address", "LOCAL_ADDRESS", CONFIG_ADDRESS, AT(local_address),
+		.def = "127.0.0.1:16379", .section = "Addresses",
+		.help = "where clients connect: host:port or the path of a Unix socket"},
+	{"remote-address", "REMOTE_ADDRESS", CONFIG_ADDRESS, AT(remote_address),
+		.def = "127.0.0.1:6379", .help = "the Redis server (the writer)"},
+	{"monitor-address", "MONITOR_ADDRESS", CONFIG_ADDRESS, AT(monitor_address),
+		.def = "127.0.0.1:8084",
+		.help = "HTTP listener with /healthz, /readyz and /metrics; empty: none"},
+	{NULL, "REMOTE_USERNAME", CONFIG_STRING, AT(remote_username),
+		.help = "user of clients that have not said AUTH; empty: the default user"},
+	{NULL, "REMOTE_PASSWORD", CONFIG_SECRET, AT(remote_password),
+		.help = "password of clients that have not said AUTH, and of health checks"},
+
+	{"reader-routing", "READER_ROUTING", CONFIG_BOOL, AT(reader_routing), .def = "false",
+		.section = "Reads", .help = "send reads to the reader"},
+	{"reader-remote-address", "READER_REMOTE_ADDRESS", CONFIG_ADDRESS, AT(reader_address),
+		.help = "the replica that serves reads; empty: the writer"},
+	{"read-your-writes", "REDISPROXY_READ_YOUR_WRITES", CONFIG_MS, AT(read_your_writes_ms),
+		.def = "1s", .min = 0, .max = 3600000,
+		.help = "a connection that wrote reads from the writer for so long"},
+
+	{"shared-connections", "REDISPROXY_SHARED_CONNECTIONS", CONFIG_INT, AT(shared_connections),
+		.def = "2", .min = 1, .max = CONF_MAX_SHARED, .section = "Connections to Redis",
+		.help = "connections that all ordinary clients of a pool share; a pool is one server, "
+			"user, database and RESP version"},
+	{"max-connections", "MAX_CONNECTIONS", CONFIG_INT, AT(max_connections), .def = "2147483647",
+		.min = 1, .max = 2147483647,
+		.help = "connections to one server, those of clients in MULTI, blocking commands or "
+			"subscriptions included"},
+	{"max-idle-connections", "MAX_IDLE_CONNECTIONS", CONFIG_INT, AT(max_idle), .def = "0",
+		.min = 0, .max = 10000,
+		.help = "connections kept for the next MULTI or blocking command, for each pool; 0: 16"},
+	{"min-idle-connections", "MIN_IDLE_CONNECTIONS", CONFIG_INT, AT(min_idle), .def = "0",
+		.min = 0, .max = 1000,
+		.help = "of these, how many are never closed for being idle"},
+	{"max-idle-time", "MAX_IDLE_TIME", CONFIG_MS, AT(max_idle_time_ms), .def = "0", .min = 0,
+		.help = "an idle connection is closed after; 0: never"},
+	{"max-lifetime", "MAX_LIFETIME", CONFIG_MS, AT(max_lifetime_ms), .def = "0", .min = 0,
+		.help = "a connection is replaced after, when it has nothing to do; 0: never"},
+	{"jitter-percentage", "JITTER_PERCENTAGE", CONFIG_DOUBLE, AT(jitter), .def = "0.1",
+		.min = 0, .max = 1, .help = "share by which these times vary, both ways"},
+	{"pool-strategy", "REDISPROXY_POOL_STRATEGY", CONFIG_CHOICE, AT(strategy), .def = "fifo",
+		.choices = "fifo|lifo", .help = "which idle connection is taken first"},
+	{"max-pools", "REDISPROXY_MAX_POOLS", CONFIG_INT, AT(max_pools), .def = "256", .min = 4,
+		.max = 65536, .help = "pools at a time; clients that need one more get an error"},
+
+	{"connect-timeout", "CONNECT_TIMEOUT", CONFIG_MS, AT(connect_timeout_ms), .def = "10s",
+		.min = 10, .max = 600000, .section = "Times", .help = "time to connect and log in"},
+	{"upstream-wait", "REDISPROXY_UPSTREAM_WAIT", CONFIG_MS, AT(wait_ms), .def = "1s", .min = 0,
+		.max = 600000,
+		.help = "how long a command waits for a connection before it is answered with an "
+			"error"},
+	{"response-timeout", "REDISPROXY_RESPONSE_TIMEOUT", CONFIG_MS, AT(response_timeout_ms),
+		.def = "30s", .min = 10,
+		.help = "a shared connection that owes replies and is silent for so long is closed"},
+	{"ping-interval", "REDISPROXY_PING_INTERVAL", CONFIG_MS, AT(ping_interval_ms), .def = "1s",
+		.min = 10, .max = 600000, .help = "time between two health checks of a server"},
+	{"ping-timeout", "REDISPROXY_PING_TIMEOUT", CONFIG_MS, AT(ping_timeout_ms), .def = "2s",
+		.min = 10, .max = 600000, .help = "a server silent for so long counts as down"},
+
+	{"max-clients", "REDISPROXY_MAX_CLIENTS", CONFIG_INT, AT(max_clients), .def = "16000",
+		.min = 1, .max = 1000000, .section = "Limits",
+		.help = "client connections; further ones wait in the kernel's queue"},
+	{"max-in-flight", "REDISPROXY_MAX_IN_FLIGHT", CONFIG_INT, AT(max_in_flight), .def = "1024",
+		.min = 1, .max = 1000000,
+		.help = "commands of one client under way; further ones are not read"},
+	{"client-output-limit", "REDISPROXY_CLIENT_OUTPUT_LIMIT", CONFIG_BYTES,
+		AT(client_output_bytes), .def = "16MiB", .min = 4096,
+		.help = "bytes of replies that wait for one client; one that is above for a second is "
+			"closed"},
+	{"http-keepalive", "HTTP_KEEPALIVE", CONFIG_BOOL, AT(http_keepalive), .def = "true",
+		.help = "accepted for compatibility; the monitor's connections are always kept alive"},
+	{0},
+};
+
+static const char *check(const void *conf_)
+{
+	const struct redisproxy_conf *conf = conf_;
+
+	if (!*conf->local_address)
+		return "LOCAL_ADDRESS must not be empty";
+	if (!*conf->remote_address)
+		return "REMOTE_ADDRESS must not be empty";
+	if (*conf->remote_username && !*conf->remote_password)
+		return "REMOTE_USERNAME needs REMOTE_PASSWORD";
+	return NULL;
+}
+
+const struct daemon_spec redisproxy_spec = {
+	.name = "redisproxy",
+	.summary = "the Redis sidecar: many clients on few connections, reads to the replica",
+	.env_prefix = "REDISPROXY_",
+	.rows = rows,
+	.conf_size = sizeof(struct redisproxy_conf),
+	.check = check,
+	.families = stats_families,
+};

@@ -1,0 +1,21 @@
+#ifndef REDISPROXY_CONTROL_H
+#define REDISPROXY_CONTROL_H
+
+/*
+ * The control connection to one server: PING every interval, and once COMMAND. Not on the path of
+ * clients: replies are read by hiredis.
+ */
+#include <stdbool.h>
+
+struct proxy;
+struct server;
+struct control;
+
+struct control *control_new(struct proxy *proxy, struct server *server, bool learns_commands);
+void control_free(struct control **control);
+/* True until the first check failed, then while checks succeed. */
+bool control_up(const struct control *control);
+/* Drop the connection and check again now. */
+void control_reconnect(struct control *control);
+
+#endif

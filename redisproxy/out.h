@@ -1,0 +1,34 @@
+#ifndef REDISPROXY_OUT_H
+#define REDISPROXY_OUT_H
+
+/*
+ * Bytes on their way to a socket. Appended in any number of pieces, written in one call a turn.
+ * Gives its memory back when it is empty, but for a small piece. The ceiling is its user's
+ * business (who stops filling it).
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+struct out {
+	char *data;
+	size_t at, end, capacity;
+};
+
+static inline size_t out_pending(const struct out *o)
+{
+	return o->end - o->at;
+}
+
+/* Where len bytes may be put, then out_added(); NULL when out of memory. */
+char *out_room(struct out *o, size_t len);
+static inline void out_added(struct out *o, size_t len)
+{
+	o->end += len;
+}
+/* 0, or -1 when out of memory. */
+int out_append(struct out *o, const void *data, size_t len);
+/* Write what the socket takes. 0, or -1 when the connection is broken. */
+int out_write(struct out *o, int fd);
+void out_free(struct out *o);
+
+#endif

@@ -1,0 +1,78 @@
+#ifndef REDISPROXY_POOL_H
+#define REDISPROXY_POOL_H
+
+/*
+ * The connections to one server for one user, database and RESP version: a few that all ordinary
+ * clients share, and those that are a client's own for a while. A pool is shared by clients with
+ * the same credentials only, which the server itself has checked for each of them.
+ *
+ * Each client holds a reference. A pool without clients is closed a little later.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/span.h"
+#include "redisproxy/conf.h"
+
+struct client;
+struct proxy;
+struct server;
+struct upstream;
+
+struct pool_key {
+	struct server *server;
+	struct span user, password; /* no password: the default user without AUTH */
+	uint32_t db;
+	uint8_t resp;   /* 2 or 3 */
+	uint8_t logins; /* 0; 1, 2: the connections that check AUTH and HELLO */
+};
+
+struct pool {
+	struct proxy *proxy;
+	struct server *server;
+	struct pool_key key; /* its spans are owned */
+	struct buf login;    /* the commands that a new connection begins with */
+	unsigned login_count;
+	unsigned refs;
+	uint64_t unused_since_us;
+	uint64_t tried_us; /* when a waiting client last had us connect */
+	struct upstream *shared[CONF_MAX_SHARED];
+	struct upstream *idle, *last_idle;
+	unsigned n_idle;
+	struct pool *next;
+};
+
+/* The pool with a reference for the caller. NULL: too many pools, or out of memory. */
+struct pool *pool_get(struct proxy *proxy, const struct pool_key *key);
+struct pool *pool_ref(struct pool *pool);
+void pool_unref(struct pool **pool);
+
+/* A shared connection, which may not be ready yet; slot chooses among them. NULL: none can be made
+ * just now. */
+struct upstream *pool_shared(struct pool *pool, unsigned slot);
+bool pool_has_ready(const struct pool *pool);
+/* A connection of the client's own, which may not be ready yet. NULL as above. */
+struct upstream *pool_take_own(struct pool *pool, struct client *client);
+/* Give it back; nothing is under way, nothing is left of its state. */
+void pool_give_back(struct pool *pool, struct upstream *up);
+
+/* From upstream.c. */
+void pool_upstream_ready(struct pool *pool, struct upstream *up);
+void pool_upstream_has_room(struct pool *pool, struct upstream *up);
+void pool_upstream_closed(struct pool *pool, struct upstream *up, const char *never_ready_because);
+void pool_login_refused(struct pool *pool, struct upstream *up);
+/* The server said READONLY. */
+void pool_demoted(struct pool *pool);
+uint64_t pool_expiry_us(struct pool *pool, uint64_t now_us);
+
+/* From control.c. */
+void pools_health_changed(struct proxy *proxy, struct server *server, bool up);
+/* Once a second: times of connections and pools. */
+void pools_sweep(struct proxy *proxy);
+/* At the end. */
+void pools_free(struct proxy *proxy);
+/* Waiting clients whose time is over. */
+void pools_expire_waiting(struct proxy *proxy);
+
+#endif

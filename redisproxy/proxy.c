@@ -1,0 +1,267 @@
+#include "redisproxy/proxy.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+#include "common/daemon.h"
+#include "common/log.h"
+#include "redisproxy/client.h"
+#include "redisproxy/listener.h"
+#include "redisproxy/pool.h"
+#include "redisproxy/server.h"
+#include "redisproxy/upstream.h"
+
+#define SWEEP_MS   1000
+#define TICK_MS    20
+#define MAX_ROUNDS 16 /* of clients that can go on at once */
+
+static void destroy_dead(struct proxy *proxy)
+{
+	while (proxy->dead_upstreams) {
+		struct upstream *up = proxy->dead_upstreams;
+
+		proxy->dead_upstreams = up->next_dirty;
+		upstream_destroy(up);
+	}
+	while (proxy->dead_clients) {
+		struct client *c = proxy->dead_clients;
+
+		proxy->dead_clients = c->next_dirty;
+		client_destroy(c);
+	}
+}
+
+static void flush_upstreams(struct proxy *proxy)
+{
+	struct upstream *up = proxy->dirty_upstreams;
+
+	proxy->dirty_upstreams = NULL;
+	while (up) {
+		struct upstream *next = up->next_dirty;
+
+		up->is_dirty = false;
+		if (up->state == UPSTREAM_DEAD) {
+			up->next_dirty = proxy->dead_upstreams;
+			proxy->dead_upstreams = up;
+		} else {
+			upstream_flush(up);
+		}
+		up = next;
+	}
+}
+
+/* Take the list; those that can go on do, and may put others, or themselves again, on a new one. */
+static void run_clients(struct proxy *proxy, struct client **to_flush)
+{
+	for (int round = 0; proxy->dirty_clients && round < MAX_ROUNDS; round++) {
+		struct client *c = proxy->dirty_clients;
+
+		proxy->dirty_clients = NULL;
+		while (c) {
+			struct client *next = c->next_dirty;
+
+			if (c->again)
+				client_continue(c);
+			c->next_dirty = *to_flush;
+			*to_flush = c;
+			c = next;
+		}
+		/* They are still marked dirty, so that none can be on both lists, except by asking
+		 * to be looked at again. */
+	}
+}
+
+static void flush_clients(struct proxy *proxy, struct client *c)
+{
+	while (c) {
+		struct client *next = c->next_dirty;
+
+		c->is_dirty = false;
+		if (!c->dead)
+			client_flush(c);
+		if (c->dead && !c->in_flight && !c->buried) {
+			c->buried = true;
+			c->next_dirty = proxy->dead_clients;
+			proxy->dead_clients = c;
+		} else if (!c->dead && c->again && !c->is_dirty) {
+			/* For the next turn. */
+			c->is_dirty = true;
+			c->next_dirty = proxy->dirty_clients;
+			proxy->dirty_clients = c;
+			proxy_schedule(proxy);
+		}
+		c = next;
+	}
+}
+
+static void on_turn(void *arg)
+{
+	struct proxy *proxy = arg;
+	struct client *to_flush = NULL;
+
+	proxy->now_us = loop_now_us(proxy->loop);
+	run_clients(proxy, &to_flush);
+	flush_upstreams(proxy);
+	flush_clients(proxy, to_flush);
+	destroy_dead(proxy);
+}
+
+static void on_wait_timer(void *arg)
+{
+	struct proxy *proxy = arg;
+
+	pools_expire_waiting(proxy);
+	if (proxy->waiting)
+		timer_arm(proxy->wait_timer, TICK_MS);
+}
+
+static void on_sweep(void *arg)
+{
+	struct proxy *proxy = arg;
+
+	pools_sweep(proxy);
+	timer_arm(proxy->sweep_timer, SWEEP_MS);
+}
+
+static void collect(void *arg)
+{
+	struct proxy *proxy = arg;
+	struct server *servers[] = {proxy->writer, proxy->reader};
+
+	metric_set(proxy->stats.clients, proxy->n_clients);
+	metric_set(proxy->stats.pools, proxy->n_pools);
+	for (size_t i = 0; i < 2 && servers[i]; i++) {
+		const char *address = server_address(servers[i]);
+		struct server_count *n = server_count(servers[i]);
+		unsigned idle = 0;
+
+		for (struct upstream *up = proxy->upstreams; up; up = up->next)
+			idle += up->pool->server == servers[i] && !up->count && !up->owner;
+		metric_set(
+			metric(proxy->stats.metrics, &stats_families[STATS_CONNECTIONS], address),
+			n->open);
+		metric_set(
+			metric(proxy->stats.metrics, &stats_families[STATS_IDLE], address), idle);
+		metric_set(metric(proxy->stats.metrics, &stats_families[STATS_UP], address),
+			server_up(servers[i]));
+	}
+}
+
+static int make_pools(struct proxy *proxy)
+{
+	const struct redisproxy_conf *conf = proxy->conf;
+	struct pool_key key = {.server = proxy->writer,
+		.user = span_of(conf->remote_username),
+		.password = span_of(conf->remote_password),
+		.resp = 2};
+
+	proxy->default_pool = pool_get(proxy, &key);
+	for (uint8_t i = 0; i < 2; i++) {
+		key = (struct pool_key){.server = proxy->writer, .resp = 2, .logins = i + 1};
+		proxy->login[i] = pool_get(proxy, &key);
+	}
+	return proxy->default_pool && proxy->login[0] && proxy->login[1] ? 0 : -1;
+}
+
+struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *conf)
+{
+	struct proxy *proxy = calloc(1, sizeof *proxy);
+
+	if (!proxy)
+		return NULL;
+	proxy->daemon = daemon;
+	proxy->loop = daemon_loop(daemon);
+	proxy->conf = conf;
+	stats_init(&proxy->stats, daemon_metrics(daemon));
+	deferred_init(&proxy->turn, on_turn, proxy);
+	proxy->commands = commands_new(daemon_metrics(daemon));
+	proxy->wait_timer = timer_new(proxy->loop, on_wait_timer, proxy);
+	proxy->sweep_timer = timer_new(proxy->loop, on_sweep, proxy);
+	proxy->writer = server_new(proxy, conf->remote_address, true);
+	if (!proxy->commands || !proxy->wait_timer || !proxy->sweep_timer || !proxy->writer)
+		goto fail;
+	if (conf->reader_routing && *conf->reader_address &&
+		strcmp(conf->reader_address, conf->remote_address) != 0) {
+		proxy->reader = server_new(proxy, conf->reader_address, false);
+		if (!proxy->reader)
+			goto fail;
+	}
+	if (make_pools(proxy) < 0)
+		goto fail;
+	metrics_on_collect(daemon_metrics(daemon), collect, proxy);
+	timer_arm(proxy->sweep_timer, SWEEP_MS);
+	return proxy;
+fail:
+	proxy_free(&proxy);
+	return NULL;
+}
+
+void proxy_free(struct proxy **proxy_)
+{
+	struct proxy *proxy = *proxy_;
+
+	if (!proxy)
+		return;
+	*proxy_ = NULL;
+	/* Nobody is told about the end of the last client now. */
+	proxy->draining = false;
+	listener_free(&proxy->listener);
+	while (proxy->clients)
+		client_close(proxy->clients);
+	struct client *none = NULL;
+
+	for (struct client *c = proxy->dirty_clients, *next; c; c = next) {
+		next = c->next_dirty;
+		c->again = false;
+		c->next_dirty = none;
+		none = c;
+	}
+	proxy->dirty_clients = NULL;
+	/* Closing the connections ends what was under way for clients that are gone. */
+	for (struct upstream *up = proxy->upstreams, *next; up; up = next) {
+		next = up->next;
+		upstream_close(up, NULL);
+	}
+	flush_upstreams(proxy);
+	flush_clients(proxy, none);
+	destroy_dead(proxy);
+	pool_unref(&proxy->default_pool);
+	pool_unref(&proxy->login[0]);
+	pool_unref(&proxy->login[1]);
+	pools_free(proxy);
+	server_free(&proxy->reader);
+	server_free(&proxy->writer);
+	timer_free(&proxy->wait_timer);
+	timer_free(&proxy->sweep_timer);
+	commands_free(&proxy->commands);
+	loop_defer_cancel(proxy->loop, &proxy->turn);
+	free(proxy);
+}
+
+int proxy_listen(struct proxy *proxy, int fd)
+{
+	proxy->listener = listener_new(proxy, fd);
+	return proxy->listener ? 0 : -1;
+}
+
+void proxy_drain(struct proxy *proxy)
+{
+	proxy->draining = true;
+	listener_free(&proxy->listener);
+	proxy_client_closed(proxy);
+}
+
+void proxy_client_closed(struct proxy *proxy)
+{
+	if (proxy->listener)
+		listener_resume(proxy->listener);
+	if (proxy->draining && !proxy->n_clients)
+		daemon_drained(proxy->daemon);
+}

@@ -1,0 +1,87 @@
+#ifndef REDISPROXY_PROXY_H
+#define REDISPROXY_PROXY_H
+
+/*
+ * What all parts of the proxy share, and the turn of its loop.
+ *
+ *   client ──commands──▶ dispatch ──▶ upstream (shared or own) ──▶ server
+ *   client ◀──replies, in the order of the upstream's queue──────── upstream
+ *
+ * The rule that keeps replies in order: the commands of one client that are under way are all on
+ * one upstream connection. Before a client goes over to another one (reader, writer, its own), it
+ * waits until nothing of it is under way. So a reply never has to be put aside, a pipeline is
+ * executed in its order even where it spans two servers, and bytes pass through as they come.
+ *
+ * Callbacks of descriptors only read and queue. At the end of a turn proxy_schedule() has led to:
+ * clients that can go on are looked at again, then upstreams are written to, then clients, then
+ * what died is freed. So nothing is freed under anybody's feet and a turn costs one write for each
+ * connection.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/loop.h"
+#include "redisproxy/command.h"
+#include "redisproxy/conf.h"
+#include "redisproxy/stats.h"
+
+#define PROXY_SCRATCH_BYTES (64 << 10)
+
+struct client;
+struct upstream;
+struct pool;
+struct server;
+struct daemon;
+struct listener;
+
+struct proxy {
+	struct loop *loop;
+	struct daemon *daemon;
+	const struct redisproxy_conf *conf;
+	struct commands *commands;
+	struct stats stats;
+	struct server *writer, *reader; /* reader may be NULL, never the writer */
+	struct pool *pools;
+	unsigned n_pools;
+	struct pool *default_pool; /* of new clients */
+	struct pool *login[2];     /* without and with credentials; see dispatch.c */
+
+	struct client *clients;
+	unsigned n_clients;
+	struct client *waiting;   /* for a connection */
+	struct timer *wait_timer; /* their deadlines */
+	struct timer *sweep_timer;
+	uint64_t next_client_id;
+	unsigned next_slot;
+	struct listener *listener;
+	bool draining;
+
+	struct deferred turn;
+	struct client *dirty_clients;
+	struct upstream *dirty_upstreams;
+	struct upstream *upstreams;
+	struct upstream *dead_upstreams;
+	struct client *dead_clients;
+
+	uint64_t now_us;                   /* when the present callback began */
+	char scratch[PROXY_SCRATCH_BYTES]; /* what was just read */
+};
+
+/* NULL when out of memory. The parts are the caller's. */
+struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *conf);
+void proxy_free(struct proxy **proxy);
+/* Take connections from this socket, which the proxy closes. 0 or -1. */
+int proxy_listen(struct proxy *proxy, int fd);
+/* Take no new clients and serve those that are there until they leave (all containers of a pod get
+ * the signal at once); calls daemon_drained() when the last one is gone. */
+void proxy_drain(struct proxy *proxy);
+/* Run the end of the turn. */
+static inline void proxy_schedule(struct proxy *proxy)
+{
+	loop_defer(proxy->loop, &proxy->turn);
+}
+/* A client is gone. */
+void proxy_client_closed(struct proxy *proxy);
+
+#endif

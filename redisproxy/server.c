@@ -1,0 +1,232 @@
+#include "redisproxy/server.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <event2/dns.h>
+#include <event2/event.h>
+#include <event2/util.h>
+
+#include "common/log.h"
+#include "common/retry.h"
+#include "redisproxy/control.h"
+#include "redisproxy/proxy.h"
+
+#define MAX_ADDRESSES   8
+#define BACKOFF_MIN_MS  20
+#define BACKOFF_MAX_MS  1000
+#define LOOKUP_AGAIN_US 1000000
+
+struct address {
+	union {
+		struct sockaddr any;
+		struct sockaddr_un un;
+		struct sockaddr_storage storage;
+	} u;
+	socklen_t len;
+};
+
+struct server {
+	struct proxy *proxy;
+	char *text, *host, *port;
+	bool is_fixed; /* a number or a path: nothing to look up */
+	struct evdns_base *dns;
+	struct evdns_getaddrinfo_request *lookup;
+	uint64_t looked_up_us;
+	struct address addresses[MAX_ADDRESSES];
+	unsigned n, next;
+	struct backoff backoff;
+	uint64_t not_before_us;
+	struct control *control;
+	struct server_count count;
+};
+
+static void add_address(struct server *server, const struct sockaddr *address, socklen_t len)
+{
+	if (server->n == MAX_ADDRESSES || len > sizeof(struct sockaddr_storage))
+		return;
+	struct address *to = &server->addresses[server->n++];
+
+	memcpy(&to->u, address, len);
+	to->len = len;
+}
+
+static void on_looked_up(int result, struct evutil_addrinfo *found, void *arg)
+{
+	struct server *server = arg;
+
+	server->lookup = NULL;
+	if (result == EVUTIL_EAI_CANCEL)
+		return;
+	if (result != 0) {
+		log_warn("%s cannot be looked up: %s", server->text, evutil_gai_strerror(result));
+		return;
+	}
+	server->n = server->next = 0;
+	for (struct evutil_addrinfo *a = found; a; a = a->ai_next)
+		add_address(server, a->ai_addr, (socklen_t)a->ai_addrlen);
+	evutil_freeaddrinfo(found);
+}
+
+static void look_up(struct server *server)
+{
+	struct evutil_addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+	uint64_t now = loop_now_us(server->proxy->loop);
+
+	if (server->is_fixed || server->lookup ||
+		(server->looked_up_us && now - server->looked_up_us < LOOKUP_AGAIN_US))
+		return;
+	server->looked_up_us = now;
+	if (!server->dns)
+		server->dns = evdns_base_new(loop_base(server->proxy->loop),
+			EVDNS_BASE_INITIALIZE_NAMESERVERS | EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+	if (!server->dns)
+		return;
+	/* NULL also when it was answered at once, from the file of hosts. */
+	server->lookup = evdns_getaddrinfo(
+		server->dns, server->host, server->port, &hints, on_looked_up, server);
+}
+
+static int split(struct server *server)
+{
+	if (strchr(server->text, '/')) {
+		struct sockaddr_un un = {.sun_family = AF_UNIX};
+
+		snprintf(un.sun_path, sizeof un.sun_path, "%s", server->text);
+		add_address(server, (struct sockaddr *)&un, sizeof un);
+		server->is_fixed = true;
+		return 0;
+	}
+	const char *colon = strrchr(server->text, ':');
+	const char *from = server->text;
+	size_t len = colon ? (size_t)(colon - from) : strlen(from);
+
+	if (len >= 2 && from[0] == '[' && from[len - 1] == ']') {
+		from++;
+		len -= 2;
+	}
+	server->host = len ? strndup(from, len) : strdup("127.0.0.1");
+	server->port = strdup(colon ? colon + 1 : "6379");
+	if (!server->host || !server->port)
+		return -1;
+	struct evutil_addrinfo *found = NULL, hints = {.ai_family = AF_UNSPEC,
+						      .ai_socktype = SOCK_STREAM,
+						      .ai_flags = EVUTIL_AI_NUMERICHOST};
+
+	if (evutil_getaddrinfo(server->host, server->port, &hints, &found) == 0 && found) {
+		add_address(server, found->ai_addr, (socklen_t)found->ai_addrlen);
+		evutil_freeaddrinfo(found);
+		server->is_fixed = true;
+	}
+	return 0;
+}
+
+struct server *server_new(struct proxy *proxy, const char *address, bool learns_commands)
+{
+	struct server *server = calloc(1, sizeof *server);
+
+	if (!server)
+		return NULL;
+	server->proxy = proxy;
+	server->text = strdup(address);
+	backoff_init(&server->backoff, BACKOFF_MIN_MS, BACKOFF_MAX_MS, 2);
+	if (!server->text || split(server) < 0)
+		goto fail;
+	look_up(server);
+	server->control = control_new(proxy, server, learns_commands);
+	if (!server->control)
+		goto fail;
+	return server;
+fail:
+	server_free(&server);
+	return NULL;
+}
+
+void server_free(struct server **server_)
+{
+	struct server *server = *server_;
+
+	if (!server)
+		return;
+	*server_ = NULL;
+	control_free(&server->control);
+	if (server->lookup)
+		evdns_getaddrinfo_cancel(server->lookup);
+	if (server->dns)
+		evdns_base_free(server->dns, 1);
+	free(server->text);
+	free(server->host);
+	free(server->port);
+	free(server);
+}
+
+const char *server_address(const struct server *server)
+{
+	return server->text;
+}
+
+bool server_up(const struct server *server)
+{
+	return control_up(server->control);
+}
+
+struct server_count *server_count(struct server *server)
+{
+	return &server->count;
+}
+
+int server_connect(struct server *server)
+{
+	if (!server->n)
+		look_up(server);
+	if (!server->n || loop_now_us(server->proxy->loop) < server->not_before_us) {
+		errno = EAGAIN;
+		return -1;
+	}
+	struct address *address = &server->addresses[server->next % server->n];
+	int one = 1;
+	int fd = socket(address->u.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -1;
+	if (address->u.any.sa_family != AF_UNIX) {
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	}
+	if (connect(fd, &address->u.any, address->len) == 0 || errno == EINPROGRESS)
+		return fd;
+	int error = errno;
+
+	close(fd);
+	server_failed(server);
+	errno = error;
+	return -1;
+}
+
+void server_failed(struct server *server)
+{
+	server->next++;
+	server->not_before_us = loop_now_us(server->proxy->loop) +
+				1000ull * (1 + backoff_next_ms(&server->backoff));
+	look_up(server);
+}
+
+void server_connected(struct server *server)
+{
+	backoff_reset(&server->backoff);
+	server->not_before_us = 0;
+}
+
+void server_refresh(struct server *server)
+{
+	server->looked_up_us = 0;
+	look_up(server);
+	control_reconnect(server->control);
+}

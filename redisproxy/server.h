@@ -1,0 +1,34 @@
+#ifndef REDISPROXY_SERVER_H
+#define REDISPROXY_SERVER_H
+
+/*
+ * One Redis server: its address, looked up without blocking, and its health, by PING on a
+ * connection of its own, which also fetches the writer's COMMAND table.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+struct proxy;
+struct server;
+
+/* address as in CONFIG_ADDRESS. NULL when out of memory. */
+struct server *server_new(struct proxy *proxy, const char *address, bool learns_commands);
+void server_free(struct server **server);
+const char *server_address(const struct server *server);
+/* Answers its health checks, or has not been asked for the first time. */
+bool server_up(const struct server *server);
+/* A connecting, non-blocking socket; -1 with errno (EAGAIN: not looked up yet, or tried too
+ * recently). */
+int server_connect(struct server *server);
+/* A connection could not be made: back off, try the next address, look up again. */
+void server_failed(struct server *server);
+void server_connected(struct server *server);
+/* Look the address up again and ask its health now. */
+void server_refresh(struct server *server);
+/* Open connections, for the metrics; counted by who opens and closes them. */
+struct server_count {
+	unsigned open, idle;
+};
+struct server_count *server_count(struct server *server);
+
+#endif
