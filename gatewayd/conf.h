@@ -28,6 +28,7 @@ struct gatewayd_conf {
 	int64_t cache_ttl_ms;
 	int64_t cache_grace_ms;
 	int scope; /* enum conf_scope */
+	char *client_keys_file;
 
 	int store; /* enum conf_store */
 	char *store_dir;

@@ -29,8 +29,22 @@ int credential_take(
 	return *credential->authorization ? 1 : 0;
 }
 
+int credential_use(struct credential *credential, const char *key)
+{
+	credential_free(credential);
+	if (asprintf(&credential->authorization, "Bearer %s", key) < 0)
+		credential->authorization = NULL;
+	credential->organization = strdup("");
+	credential->project = strdup("");
+	if (!credential->authorization || !credential->organization || !credential->project)
+		return -1;
+	return 1;
+}
+
 struct digest credential_digest(const struct credential *credential)
 {
+	if (!credential->authorization || !credential->organization || !credential->project)
+		return (struct digest){{0}};
 	/* The NULs between the parts keep ("ab", "c") and ("a", "bc") apart. */
 	struct buf text = BUF_INIT(SIZE_MAX / 2);
 	buf_append(&text, credential->authorization, strlen(credential->authorization) + 1);

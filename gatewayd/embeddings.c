@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/workers.h"
+#include "gatewayd/access.h"
 #include "gatewayd/answer.h"
 #include "gatewayd/api_error.h"
 #include "gatewayd/cache.h"
@@ -48,6 +49,7 @@ struct embeddings {
 	enum embeddings_state state;
 	struct credential credential;
 	struct digest response_key;
+	struct digest scope; /* of the caller; takes part in the keys if per_key */
 	bool per_key;
 	bool fetch; /* another instance asks; it counts the request */
 	char traceparent[TRACE_PARENT_LEN + 1];
@@ -357,6 +359,7 @@ static void find_elements(struct embeddings *request)
 					      : query; /* legacy answers are for whole bodies */
 	request->buyer.traceparent = request->traceparent;
 	request->buyer.local_only = request->fetch;
+	request->buyer.scope = request->per_key ? &request->scope : NULL;
 	if (flights_enter(request->gateway->flights, &request->buyer, request->tickets,
 		    request->n_tickets) < 0) {
 		struct api_error error;
@@ -374,16 +377,14 @@ static void parse(struct job *job)
 	struct embeddings *request = (struct embeddings *)((char *)job -
 							   offsetof(struct embeddings, job));
 	const struct gatewayd_conf *conf = request->gateway->conf;
-	struct digest scope = {{0}};
-	if (request->per_key)
-		scope = credential_digest(&request->credential);
 	struct span body = {request->body.data, request->body.len_bytes};
 	if (request->gateway->legacy_read)
 		query_parse_legacy(
 			body, (size_t)conf->max_inputs, NULL, &request->query, &request->error);
 	else
-		query_parse(body, (size_t)conf->max_inputs, request->per_key ? &scope : NULL,
-			&request->query, &request->error);
+		query_parse(body, (size_t)conf->max_inputs,
+			request->per_key ? &request->scope : NULL, &request->query,
+			&request->error);
 }
 
 static void parsed(struct job *job)
@@ -455,45 +456,30 @@ static bool acceptable(struct gateway *gateway, struct exchange *exchange)
 	return false;
 }
 
-static void refuse(struct gateway *gateway, struct exchange *exchange,
-	struct credential *credential, int has_credential)
-{
-	struct api_error error;
-	if (has_credential < 0)
-		api_error_set(&error, 503, NULL, "overloaded", "The gateway is out of memory.");
-	else
-		api_error_set(&error, 401, NULL, "missing_api_key",
-			"You didn't provide an API key. Send it as \"Authorization: Bearer KEY\", "
-			"or give the gateway one of its own in OPENAI_API_KEY.");
-	stats_count_request(gateway->stats, STATS_ERROR, error.status);
-	api_error_respond(exchange, &error, NULL);
-	credential_free(credential);
-}
-
 void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 {
 	struct credential credential;
-	int has_credential = credential_take(exchange, gateway->conf->openai_api_key, &credential);
-	if (has_credential < 0 || (has_credential == 0 && !gateway->mock)) {
-		refuse(gateway, exchange, &credential, has_credential);
+	struct digest caller;
+	if (!access_check(gateway, exchange, &credential, &caller))
 		return;
-	}
 	if (!acceptable(gateway, exchange)) {
 		credential_free(&credential);
 		return;
 	}
 	bool per_key = gateway->conf->scope == CONF_SCOPE_PER_KEY;
-	struct digest scope = {{0}};
-	if (per_key)
-		scope = credential_digest(&credential);
-	struct digest key = response_cache_key(exchange, per_key ? &scope : NULL);
+	struct digest key = response_cache_key(exchange, per_key ? &caller : NULL);
 	if (!exchange->fetch && response_cache_answer(gateway, exchange, &key)) {
 		credential_free(&credential);
 		return;
 	}
 	struct embeddings *request = calloc(1, sizeof *request);
 	if (!request) {
-		refuse(gateway, exchange, &credential, -1);
+		struct api_error error;
+		api_error_set(&error, 503, NULL, "overloaded", "The gateway is out of memory.");
+		error.retry_after_ms = 1000;
+		stats_count_request(gateway->stats, STATS_ERROR, error.status);
+		api_error_respond(exchange, &error, NULL);
+		credential_free(&credential);
 		return;
 	}
 	request->gateway = gateway;
@@ -501,6 +487,7 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 	request->credential = credential;
 	request->response_key = key;
 	request->per_key = per_key;
+	request->scope = caller;
 	request->fetch = exchange->fetch;
 	struct trace child = trace_child(&exchange->trace);
 	trace_format(&child, request->traceparent);

@@ -262,6 +262,11 @@ static struct rpc_call *ask(
 	add_header(&params.headers, "Authorization", request->credential->authorization);
 	add_header(&params.headers, "OpenAI-Organization", request->credential->organization);
 	add_header(&params.headers, "OpenAI-Project", request->credential->project);
+	char scope[DIGEST_HEX + 1];
+	if (request->scope) {
+		digest_hex(request->scope, scope);
+		add_header(&params.headers, "X-Cache-Scope", scope);
+	}
 	params.chunked = fetch->body.len > RPC_INLINE_BODY_BYTES;
 	params.body_bytes = params.chunked ? fetch->body.len : 0;
 	params.body = params.chunked ? (struct span){0}

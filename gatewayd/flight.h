@@ -55,6 +55,7 @@ TAILQ_HEAD(flight_list, flight);
 struct buyer {
 	const struct credential *credential;
 	struct digest credential_digest;
+	const struct digest *scope; /* NULL: shared */
 	struct span model, model_json, params_json;
 	struct span store_params; /* canonical request parameters, kept with stored objects */
 	int64_t dimensions;

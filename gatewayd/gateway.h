@@ -12,6 +12,7 @@
 #include "gatewayd/stats.h"
 
 struct cache;
+struct client_keys;
 struct flights;
 struct gateway;
 struct leases;
@@ -32,6 +33,7 @@ struct gateway {
 	struct peers *peers; /* NULL: the only instance */
 	struct flights *flights;
 	struct stats *stats;
+	struct client_keys *client_keys; /* NULL: any key will do */
 	bool mock;
 	bool legacy_read; /* what a Python gateway stored is of use: real vectors, shared by all */
 };

@@ -18,7 +18,8 @@ static const struct daemon_spec spec = {
 
 int main(int argc, char **argv)
 {
-	static const struct daemon_events events = {.on_drain = parts_drain};
+	static const struct daemon_events events = {
+		.on_reload = parts_reload, .on_drain = parts_drain};
 	struct gatewayd_conf conf;
 	struct daemon *daemon = daemon_start(&spec, &conf, argc, argv);
 	struct parts *parts = parts_new(daemon, &conf);

@@ -12,6 +12,7 @@
 #include "common/loop.h"
 #include "common/workers.h"
 #include "gatewayd/cache.h"
+#include "gatewayd/client_keys.h"
 #include "gatewayd/conf.h"
 #include "gatewayd/embeddings.h"
 #include "gatewayd/exchange_http.h"
@@ -132,6 +133,37 @@ static void make_store(struct gateway *gateway, const struct gatewayd_conf *conf
 	}
 }
 
+static void load_client_keys(struct gateway *gateway, const struct gatewayd_conf *conf)
+{
+	char error[256];
+	if (!*conf->client_keys_file)
+		return;
+	gateway->client_keys = client_keys_load(conf->client_keys_file, error, sizeof error);
+	if (!gateway->client_keys)
+		die(EX_CONFIG, "CLIENT_KEYS_FILE %s", error);
+	log_info("client keys: %zu", client_keys_count(gateway->client_keys));
+}
+
+/* A file that cannot be read changes nothing. */
+void parts_reload(void *arg)
+{
+	struct parts *parts = arg;
+	struct gateway *gateway = &parts->gateway;
+	char error[256];
+	if (!gateway->client_keys)
+		return;
+	struct client_keys *keys = client_keys_load(
+		gateway->conf->client_keys_file, error, sizeof error);
+	if (!keys) {
+		log_error("CLIENT_KEYS_FILE not reloaded: %s", error);
+		return;
+	}
+	client_keys_inherit(keys, gateway->client_keys);
+	client_keys_free(&gateway->client_keys);
+	gateway->client_keys = keys;
+	log_info("client keys: %zu", client_keys_count(keys));
+}
+
 static void make_flights(struct gateway *gateway, const struct gatewayd_conf *conf)
 {
 	gateway->legacy_read = conf->store_legacy_read && gateway->store && !gateway->mock &&
@@ -200,6 +232,7 @@ struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf)
 	gateway->cache = must(cache_new(&cache), "memory cache");
 	gateway->leases = must(leases_new(gateway->cache), "table of leases");
 	make_provider(parts, conf);
+	load_client_keys(gateway, conf);
 	make_store(gateway, conf);
 	make_flights(gateway, conf);
 	gateway->stats = must(stats_new(daemon_metrics(daemon), gateway), "statistics");
@@ -263,6 +296,7 @@ void parts_free(struct parts **pointer)
 	cache_free(&gateway->cache);
 	exchange_rpc_free(&parts->rpc);
 	stats_free(&gateway->stats);
+	client_keys_free(&gateway->client_keys);
 	free(parts);
 	*pointer = NULL;
 }

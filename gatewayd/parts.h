@@ -16,6 +16,8 @@ struct parts;
 struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf);
 /* daemon_events.on_drain; arg is the struct parts. */
 void parts_drain(void *arg);
+/* daemon_events.on_reload. */
+void parts_reload(void *arg);
 void parts_free(struct parts **parts);
 
 #endif

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "common/buf.h"
+#include "common/digest.h"
 #include "common/span.h"
 #include "gatewayd/vector.h"
 
@@ -36,7 +37,8 @@ struct provider_request {
 	struct span model;         /* decoded, for labels and the mock */
 	int64_t dimensions;        /* asked for; 0: the model's own */
 	const struct credential *credential;
-	const char *traceparent; /* or NULL */
+	const struct digest *scope; /* for the owner of an element; NULL: shared */
+	const char *traceparent;    /* or NULL */
 };
 
 /* One embedding as bought: the text of its form (vector.h), owned. Zeroed is empty. */

@@ -250,6 +250,7 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 		.model = payer->model,
 		.dimensions = payer->dimensions,
 		.credential = payer->credential,
+		.scope = payer->scope,
 		.traceparent = payer->traceparent,
 	};
 	if (owner == PEERS_SELF)
