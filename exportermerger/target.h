@@ -1,0 +1,54 @@
+#ifndef EXPORTERMERGER_TARGET_H
+#define EXPORTERMERGER_TARGET_H
+
+/*
+ * Whom the merger asks: a list of
+ *
+ *   http://host:port/metrics      https too; user:password@ is sent, and never shown
+ *   unix:PATH                     RPC `metrics` of one of our daemons; a PATH without a slash is in
+ * RUN_DIR
+ *
+ * separated by white space, each with what it wants said of itself behind a #, which is never sent:
+ *
+ *   http://10.0.0.7:9100/metrics#prefix=node_&zone=eu-1      a prefix for all names, and labels
+ *
+ * Values are percent-decoded. The URL without that and without credentials is the target's
+ * merger_url.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "exportermerger/page.h"
+
+#define TARGET_MAX_COUNT     1000
+#define TARGET_MAX_URL_BYTES 256 /* of a merger_url: longer label values would be cut */
+
+struct target {
+	char *url;                 /* to ask; NULL for a socket */
+	char *socket;              /* path; NULL for HTTP */
+	char *name;                /* merger_url */
+	char *escaped_name;        /* as a label value on a page */
+	char *prefix;              /* "" : none */
+	struct page_label *labels; /* by name, none twice */
+	size_t n_labels;
+};
+/* Counted, since scrapes under way outlive a reload. */
+struct targets {
+	size_t references;
+	struct target *items; /* by name, none twice */
+	size_t count;
+};
+struct target_error {
+	char text[512]; /* one sentence that names the target */
+};
+
+/* One reference for the caller; NULL with *error. */
+struct targets *targets_parse(struct span list, const char *run_dir, struct target_error *error);
+/* list and, unless path is "", the content of that file (at most 1 MiB; lines that begin with # are
+ * comments). */
+struct targets *targets_read(
+	const char *list, const char *path, const char *run_dir, struct target_error *error);
+struct targets *targets_ref(struct targets *targets);
+void targets_unref(struct targets **targets);
+
+#endif
