@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "gatewayd/provider_targets.h"
 #include "gatewayd/s3_client.h"
 
 #define AT(member) offsetof(struct gatewayd_conf, member)
@@ -215,10 +216,10 @@ const struct config_row gatewayd_conf_rows[] = {
 		.help = "who makes embeddings: any OpenAI-compatible API, or a local mock for trying things out"},
 	{.flag = "openai-base-url",
 		.env = "OPENAI_BASE_URL",
-		.type = CONFIG_URL,
+		.type = CONFIG_STRING,
 		.offset = AT(openai_base_url),
 		.def = "https://api.openai.com/v1",
-		.help = "base URL of the provider, with /v1"},
+		.help = "base URL of the provider, with /v1; several, with weights: URL|3, URL|1; weight 0: only when no other can be used"},
 	{.env = "OPENAI_API_KEY",
 		.type = CONFIG_SECRET,
 		.offset = AT(openai_api_key),
@@ -290,6 +291,19 @@ const struct config_row gatewayd_conf_rows[] = {
 	{0},
 };
 
+static const char *check_urls(const char *setting, const char *urls)
+{
+	static char text[256];
+	struct provider_targets targets;
+	const char *wrong = provider_targets_parse(urls, "", &targets);
+	if (!wrong) {
+		provider_targets_free(&targets);
+		return NULL;
+	}
+	snprintf(text, sizeof text, "%s is not a list of URL or URL|WEIGHT: %s", setting, wrong);
+	return text;
+}
+
 const char *gatewayd_conf_check(const void *arg)
 {
 	const struct gatewayd_conf *conf = arg;
@@ -303,7 +317,7 @@ const char *gatewayd_conf_check(const void *arg)
 		return "STORE=s3 needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
 	if (s3 && !s3_bucket_valid(conf->s3_bucket))
 		return "S3_BUCKET is not a name that a bucket can have";
-	return NULL;
+	return check_urls("OPENAI_BASE_URL", conf->openai_base_url);
 }
 
 void gatewayd_conf_instance_name(const void *arg, char *text, size_t size)

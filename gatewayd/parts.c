@@ -69,9 +69,8 @@ static void make_provider(struct parts *parts, const struct gatewayd_conf *conf)
 	http.max_connections = (size_t)conf->provider_connections;
 	http.max_connections_host = (size_t)conf->provider_connections;
 	parts->http_client = must(http_client_new(gateway->loop, &http), "HTTP client");
-	struct provider_openai_options options = {
-		.base_url = conf->openai_base_url,
-		.ask_float = conf->provider_encoding == CONF_ENCODING_FLOAT,
+	struct provider_http_options options = {
+		.urls = conf->openai_base_url,
 		.connect_timeout_ms = (uint32_t)conf->provider_connect_timeout_ms,
 		.timeout_ms = (uint32_t)conf->provider_timeout_ms,
 		.max_retries = (uint32_t)conf->provider_max_retries,
@@ -79,7 +78,8 @@ static void make_provider(struct parts *parts, const struct gatewayd_conf *conf)
 		.breaker_open_ms = (uint32_t)conf->breaker_open_ms,
 	};
 	gateway->provider = must(
-		provider_openai_new(gateway->loop, parts->http_client, gateway->workers, &options),
+		provider_openai_new(gateway->loop, parts->http_client, gateway->workers,
+			conf->provider_encoding == CONF_ENCODING_FLOAT, &options),
 		"provider");
 }
 

@@ -2,7 +2,7 @@
 #define GATEWAYD_PROVIDER_H
 
 /*
- * Who makes embeddings: one interface, several providers (provider_openai, provider_mock). A
+ * Who makes embeddings: one interface, several providers (provider_openai, provider_mock…). A
  * provider is asked for the vectors of a list of inputs and answers once, with vectors or with a
  * refusal that is ready to be shown to the caller. Retries, breaker and deadline are the provider's
  * own business. Loop thread only.
@@ -66,7 +66,10 @@ enum provider_outcome {
 struct provider_result {
 	enum provider_outcome outcome;
 
-	/* PROVIDER_OK: one an input, in the order of the inputs; lent for the callback. */
+	/*
+	 * PROVIDER_OK: one an input, in the order of the inputs; lent for the callback. Else NULL,
+	 * or those that were bought nevertheless (and cost total_tokens), the others zeroed.
+	 */
 	const struct embedding *embeddings;
 	size_t n_embeddings;
 	struct span model;     /* as the provider names it */
@@ -83,6 +86,13 @@ struct provider_result {
 struct provider;
 struct provider_call;
 
+/* What a provider did so far, for metrics. Every one adds its own. */
+struct provider_counts {
+	uint64_t attempts, retries;
+	uint64_t refused_by_breaker, refused_by_pause;
+};
+typedef void provider_on_service(const char *service, int breaker_state, void *arg);
+
 struct provider_ops {
 	const char *name;         /* "openai", "mock": the label in metrics */
 	const char *store_prefix; /* "" or "mock/": vectors of different makers never meet */
@@ -97,6 +107,17 @@ struct provider_ops {
 	bool (*sent)(const struct provider_call *call);
 	/* No callback comes. */
 	void (*cancel)(struct provider_call *call);
+	/*
+	 * The provider's list of models, for GET /v1/models: as buy(), but result.body is the
+	 * answer's body when the outcome is PROVIDER_OK. May be NULL: there is no such list.
+	 */
+	struct provider_call *(*list_models)(struct provider *provider,
+		const struct credential *credential, const char *traceparent,
+		void (*on_done)(const struct provider_result *result, void *arg), void *arg);
+	/* Add to *counts, and name each place that is called with the state of its breaker. May be
+	 * NULL. */
+	void (*report)(const struct provider *provider, struct provider_counts *counts,
+		provider_on_service *on_service, void *arg);
 	void (*free)(struct provider *provider);
 };
 

@@ -7,7 +7,7 @@
 #include "gatewayd/flight.h"
 #include "gatewayd/gateway.h"
 #include "gatewayd/lease.h"
-#include "gatewayd/provider_openai.h"
+#include "gatewayd/provider.h"
 #include "gatewayd/store.h"
 
 /* A model is a label only after a provider's 200, and at most so many are. */
@@ -45,6 +45,7 @@ enum family {
 	STORE_WRITTEN_BYTES,
 	PROVIDER_ATTEMPTS,
 	PROVIDER_RETRIES,
+	PROVIDER_NOT_TRIED,
 	BREAKER_STATE,
 	LEASES,
 	LEASE_PEERS,
@@ -166,7 +167,11 @@ const struct metric_family gatewayd_families[] = {
 		.help = "HTTP calls to the provider."},
 	[PROVIDER_RETRIES] = {.name = "gatewayd_provider_retries_total",
 		.type = METRIC_COUNTER,
-		.help = "Those of them that repeated a failed one."},
+		.help = "Those of them that repeated a failed one, there or at another base URL."},
+	[PROVIDER_NOT_TRIED] = {.name = "gatewayd_provider_refused_total",
+		.type = METRIC_COUNTER,
+		.labels = {"reason"},
+		.help = "Purchases not tried: breaker (open), paused (the credential has to wait)."},
 	[BREAKER_STATE] = {.name = "circuit_breaker_state",
 		.type = METRIC_GAUGE,
 		.labels = {"service"},
@@ -281,9 +286,27 @@ static void collect_store(const struct stats *stats, const struct store *store)
 	set_label(stats, STORE_WRITTEN_BYTES, kind, (double)of->written_bytes);
 }
 
+static void on_service(const char *service, int breaker_state, void *arg)
+{
+	set_label(arg, BREAKER_STATE, service, breaker_state);
+}
+
+static void collect_provider(struct stats *stats)
+{
+	const struct provider *provider = stats->gateway->provider;
+	struct provider_counts counts = {0};
+	if (!provider->ops->report)
+		return;
+	provider->ops->report(provider, &counts, on_service, stats);
+	set(stats, PROVIDER_ATTEMPTS, (double)counts.attempts);
+	set(stats, PROVIDER_RETRIES, (double)counts.retries);
+	set_label(stats, PROVIDER_NOT_TRIED, "breaker", (double)counts.refused_by_breaker);
+	set_label(stats, PROVIDER_NOT_TRIED, "paused", (double)counts.refused_by_pause);
+}
+
 static void collect(void *arg)
 {
-	const struct stats *stats = arg;
+	struct stats *stats = arg;
 	const struct gateway *gateway = stats->gateway;
 	const struct flights_counters *flights = flights_counters(gateway->flights);
 	set(stats, PURCHASES, (double)flights->purchases);
@@ -299,14 +322,7 @@ static void collect(void *arg)
 	const struct store *store;
 	for (unsigned i = 0; gateway->store && (store = store_tier(gateway->store, i)); i++)
 		collect_store(stats, store);
-	if (!gateway->mock) {
-		const struct provider_openai_counters *openai = provider_openai_counters(
-			gateway->provider);
-		set(stats, PROVIDER_ATTEMPTS, (double)openai->attempts);
-		set(stats, PROVIDER_RETRIES, (double)openai->retries);
-		set_label(
-			stats, BREAKER_STATE, "openai", provider_openai_breaker(gateway->provider));
-	}
+	collect_provider(stats);
 }
 
 struct stats *stats_new(struct metrics *metrics, const struct gateway *gateway)

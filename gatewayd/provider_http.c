@@ -1,0 +1,569 @@
+#include "gatewayd/provider_http.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/http_client.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/workers.h"
+#include "gatewayd/credential.h"
+#include "gatewayd/provider_targets.h"
+
+/* An answer larger than this is taken apart on a worker. */
+#define PARSE_INLINE_BYTES (64u << 10)
+/* What one embedding may take in an answer: 16,384 numbers as text, and some more. */
+#define ANSWER_BYTES_AN_INPUT (512u << 10)
+#define ANSWER_BYTES_MAX      (512u << 20)
+#define BACKOFF_BASE_MS       200
+#define BACKOFF_MAX_MS        8000
+#define RETRY_AFTER_MAX_MS    3600000
+
+/* A caller over its limit is told so by the provider until it paused; then by us, in its words. */
+#define PAUSED_BODY                                                                                  \
+	"{\"error\":{\"message\":\"The provider asked this credential to wait; see "                 \
+	"Retry-After.\",\"type\":\"rate_limit_error\",\"param\":null,\"code\":\"rate_limit_exceeded" \
+	"\"}}\n"
+
+struct http_provider {
+	struct provider provider; /* first */
+	struct provider_ops ops;
+	const struct provider_dialect *dialect;
+	struct loop *loop;
+	struct http_client *http;
+	struct workers *workers;
+	struct provider_http_options options;
+	struct provider_targets targets;
+	uint64_t attempts, retries, refused_by_breaker, refused_by_pause;
+};
+
+enum call_state {
+	CALL_WAITING, /* for its turn: the first one, or after a failure */
+	CALL_CALLING,
+	CALL_PARSING, /* on a worker */
+};
+
+struct provider_call {
+	struct job job; /* first: the worker gives it back */
+	struct http_provider *maker;
+	enum call_state state;
+	bool cancelled;
+	bool sent;
+	void (*on_done)(const struct provider_result *result, void *arg);
+	void *arg;
+
+	const char *path;
+	char *body; /* NULL: a GET */
+	size_t body_len;
+	size_t n_inputs;
+	char *headers[6]; /* "Name: value", ends with NULL */
+	struct digest credential;
+	struct timer *timer;
+	struct http_call *http;
+	struct provider_target *target; /* of the call under way */
+	uint32_t tried;                 /* targets, since the last wait */
+	struct backoff backoff;
+	unsigned tries, rounds;
+	uint64_t deadline_us;
+
+	struct buf answer;
+	struct provider_answer parsed;
+	int parse_error;
+};
+
+static void call_free(struct provider_call *call)
+{
+	http_call_cancel(&call->http);
+	timer_free(&call->timer);
+	for (size_t i = 0; call->headers[i]; i++)
+		free(call->headers[i]);
+	free(call->body);
+	buf_free(&call->answer);
+	provider_answer_free(&call->parsed);
+	free(call);
+}
+
+static void finish(struct provider_call *call, const struct provider_result *result)
+{
+	call->on_done(result, call->arg);
+	call_free(call);
+}
+
+static void finish_failed(struct provider_call *call, enum provider_outcome outcome, int status,
+	int64_t retry_after_ms, const char *detail)
+{
+	struct provider_result result = {
+		.outcome = outcome,
+		.status = status,
+		.retry_after_ms = retry_after_ms,
+		.detail = detail,
+	};
+	finish(call, &result);
+}
+
+/* ---- Answers ---- */
+
+static void parse(struct job *job)
+{
+	struct provider_call *call = (struct provider_call *)job;
+	struct span body = {(char *)call->answer.data, call->answer.len};
+	call->parse_error = call->maker->dialect->parse(body, call->n_inputs, &call->parsed);
+}
+
+static void parsed(struct job *job)
+{
+	struct provider_call *call = (struct provider_call *)job;
+	struct http_provider *maker = call->maker;
+	if (call->parse_error < 0)
+		breaker_failure(&call->target->breaker, loop_now_us(maker->loop));
+	else
+		breaker_success(&call->target->breaker);
+	if (call->cancelled) {
+		call_free(call);
+		return;
+	}
+	if (call->parse_error < 0) {
+		log_warn("provider: broken answer of %s: %s", call->target->service,
+			call->parsed.reason);
+		finish_failed(call, PROVIDER_BROKEN, 502, -1, call->parsed.reason);
+		return;
+	}
+	struct provider_result result = {
+		.outcome = PROVIDER_OK,
+		.status = 200,
+		.embeddings = call->parsed.embeddings,
+		.n_embeddings = call->n_inputs,
+		.model = {(char *)call->parsed.model.data, call->parsed.model.len},
+		.total_tokens = call->parsed.total_tokens,
+		.retry_after_ms = -1,
+	};
+	finish(call, &result);
+}
+
+static void parse_answer(struct provider_call *call, struct buf *body)
+{
+	size_t len = 0;
+	size_t max = body->max_len;
+	uint8_t *data = buf_take(body, &len);
+	call->answer = (struct buf){.data = data, .len = len, .capacity = len, .max_len = max};
+	call->state = CALL_PARSING;
+	call->job.work = parse;
+	call->job.done = parsed;
+	if (len > PARSE_INLINE_BYTES && workers_submit(call->maker->workers, &call->job) == 0)
+		return;
+	parse(&call->job);
+	parsed(&call->job);
+}
+
+/* ---- Attempts ---- */
+
+static bool worth_retrying(const struct http_call_result *result)
+{
+	switch (result->outcome) {
+	case HTTP_CALL_CONNECT:
+	case HTTP_CALL_RESET:
+	case HTTP_CALL_TIMEOUT:
+		return true;
+	case HTTP_CALL_OK:
+		return result->status == 408 || result->status == 409 || result->status == 429 ||
+		       result->status >= 500;
+	default:
+		return false;
+	}
+}
+
+/* Tell the breaker what this attempt says of the provider; a 200 counts once it is understood. */
+static void tell_breaker(struct provider_call *call, const struct http_call_result *result)
+{
+	struct breaker *breaker = &call->target->breaker;
+	uint64_t now_us = loop_now_us(call->maker->loop);
+	switch (result->outcome) {
+	case HTTP_CALL_OK:
+		if (result->status >= 500)
+			breaker_failure(breaker, now_us);
+		else if (result->status != 200 || !call->body)
+			breaker_success(breaker);
+		break;
+	case HTTP_CALL_BUSY:
+		breaker_neutral(breaker);
+		break;
+	default:
+		breaker_failure(breaker, now_us);
+		break;
+	}
+}
+
+/* False when there is no time or no try left. */
+static bool wait_and_try_again(struct provider_call *call, int64_t retry_after_ms)
+{
+	struct http_provider *maker = call->maker;
+	if (call->rounds > maker->options.max_retries)
+		return false;
+	uint64_t wait_ms = backoff_next_ms(&call->backoff);
+	if (retry_after_ms > (int64_t)wait_ms)
+		wait_ms = (uint64_t)retry_after_ms;
+	if (loop_now_us(maker->loop) + wait_ms * 1000 >= call->deadline_us)
+		return false;
+	call->state = CALL_WAITING;
+	timer_arm(call->timer, wait_ms);
+	return true;
+}
+
+static void give_up(struct provider_call *call, const struct http_call_result *result,
+	int64_t retry_after_ms, struct span content_type)
+{
+	switch (result->outcome) {
+	case HTTP_CALL_OK: {
+		struct provider_result refusal = {
+			.outcome = PROVIDER_REFUSED,
+			.status = result->status,
+			.body = {(char *)result->body->data, result->body->len},
+			.content_type = content_type,
+			.retry_after_ms = retry_after_ms,
+			.detail = "the provider refused the request",
+		};
+		/* A redirect or another 2xx or 3xx is nothing a caller can use. */
+		if (result->status < 400) {
+			refusal.outcome = PROVIDER_BROKEN;
+			refusal.status = 502;
+			refusal.body = (struct span){0};
+			refusal.detail = "the provider answered with an unexpected status";
+		}
+		finish(call, &refusal);
+		return;
+	}
+	case HTTP_CALL_TIMEOUT:
+		finish_failed(
+			call, PROVIDER_TIMEOUT, 504, -1, "the provider did not answer in time");
+		return;
+	case HTTP_CALL_CONNECT:
+		finish_failed(
+			call, PROVIDER_UNREACHABLE, 503, 1000, "the provider cannot be reached");
+		return;
+	case HTTP_CALL_RESET:
+		finish_failed(call, PROVIDER_UNREACHABLE, 503, 1000,
+			"the provider closed the connection");
+		return;
+	case HTTP_CALL_BUSY:
+		finish_failed(call, PROVIDER_UNREACHABLE, 503, 1000,
+			"too many calls to the provider are under way");
+		return;
+	default:
+		finish_failed(call, PROVIDER_BROKEN, 502, -1,
+			"the provider's answer is not valid HTTP or too large");
+		return;
+	}
+}
+
+static void on_http_done(struct http_call *http, const struct http_call_result *result, void *arg);
+
+static void call_target(struct provider_call *call, struct provider_target *target, uint64_t now_us)
+{
+	struct http_provider *maker = call->maker;
+	struct provider_targets *targets = &maker->targets;
+	call->target = target;
+	call->tried |= provider_target_bit(targets, target);
+	/* One that hangs must leave time for the others. */
+	uint64_t turns = targets->n - (size_t)__builtin_popcount(call->tried) + 1;
+	uint64_t timeout_ms = (call->deadline_us - now_us) / 1000 / turns + 1;
+	char url[PROVIDER_MAX_TARGET_URL + 64];
+	snprintf(url, sizeof url, "%s%s", target->url, call->path);
+	size_t max_answer = (call->n_inputs + 2) * ANSWER_BYTES_AN_INPUT;
+	struct http_call_options options = {
+		.method = call->body ? "POST" : "GET",
+		.url = url,
+		.headers = (const char *const *)call->headers,
+		.body = {.data = call->body, .len_bytes = call->body_len},
+		.connect_timeout_ms = maker->options.connect_timeout_ms,
+		.timeout_ms = (uint32_t)timeout_ms,
+		.max_response_bytes = max_answer < ANSWER_BYTES_MAX ? max_answer : ANSWER_BYTES_MAX,
+	};
+	call->state = CALL_CALLING;
+	if (call->tries++)
+		maker->retries++;
+	maker->attempts++;
+	call->http = http_client_call(maker->http, &options, on_http_done, call);
+	if (!call->http) {
+		breaker_neutral(&target->breaker);
+		finish_failed(call, PROVIDER_UNREACHABLE, 503, 1000, "out of memory");
+	}
+}
+
+/* At once, on one that this round has not seen. */
+static bool fail_over(struct provider_call *call)
+{
+	struct http_provider *maker = call->maker;
+	struct provider_targets_refusal refusal;
+	uint64_t now_us = loop_now_us(maker->loop);
+	if (now_us >= call->deadline_us)
+		return false;
+	struct provider_target *next = provider_targets_pick(
+		&maker->targets, call->tried, &call->credential, now_us, &refusal);
+	if (next)
+		call_target(call, next, now_us);
+	return next != NULL;
+}
+
+static int64_t read_retry_after(const struct provider_call *call, const struct http_call *http)
+{
+	char text[64];
+	struct span value = http_call_header(http, "retry-after");
+	if (!value.data || value.len >= sizeof text)
+		return -1;
+	memcpy(text, value.data, value.len);
+	text[value.len] = '\0';
+	return retry_after_parse_ms(text, loop_wall_ms(call->maker->loop), RETRY_AFTER_MAX_MS);
+}
+
+static void finish_list(
+	struct provider_call *call, const struct http_call_result *result, struct span content_type)
+{
+	struct provider_result list = {
+		.outcome = PROVIDER_OK,
+		.status = 200,
+		.body = {(char *)result->body->data, result->body->len},
+		.content_type = content_type,
+		.retry_after_ms = -1,
+	};
+	finish(call, &list);
+}
+
+static void on_http_done(struct http_call *http, const struct http_call_result *result, void *arg)
+{
+	struct provider_call *call = arg;
+	struct http_provider *maker = call->maker;
+	const struct provider_target *target = call->target;
+	uint64_t now_us = loop_now_us(maker->loop);
+	if (http_call_sent(http))
+		call->sent = true;
+	tell_breaker(call, result);
+	int64_t retry_after_ms = read_retry_after(call, http);
+	call->http = NULL;
+
+	bool answered = result->outcome == HTTP_CALL_OK;
+	if (answered && result->status == 200) {
+		if (call->body)
+			parse_answer(call, result->body);
+		else
+			finish_list(call, result, http_call_header(http, "content-type"));
+		return;
+	}
+	if (answered && result->status == 429 && retry_after_ms > 0)
+		provider_target_pause(call->target, &call->credential, now_us,
+			now_us + (uint64_t)retry_after_ms * 1000);
+	if (answered)
+		log_info("provider: status %d of %s after %.1f ms, try %u", result->status,
+			target->service, (double)result->duration_us / 1000, call->tries);
+	else
+		log_warn("provider: %s: %s, try %u", target->service,
+			result->detail ? result->detail : "call failed", call->tries);
+	if (worth_retrying(result) && (fail_over(call) || wait_and_try_again(call, retry_after_ms)))
+		return;
+	give_up(call, result, retry_after_ms, http_call_header(http, "content-type"));
+}
+
+static void refuse_paused(struct provider_call *call, uint64_t wait_ms)
+{
+	call->maker->refused_by_pause++;
+	struct provider_result refusal = {
+		.outcome = PROVIDER_REFUSED,
+		.status = 429,
+		.body = SPAN_LITERAL(PAUSED_BODY),
+		.content_type = SPAN_LITERAL("application/json"),
+		.retry_after_ms = (int64_t)wait_ms,
+		.detail = "the provider asked this credential to wait",
+	};
+	finish(call, &refusal);
+}
+
+static void begin_round(void *arg)
+{
+	struct provider_call *call = arg;
+	struct http_provider *maker = call->maker;
+	uint64_t now_us = loop_now_us(maker->loop);
+	if (now_us >= call->deadline_us) {
+		finish_failed(
+			call, PROVIDER_TIMEOUT, 504, -1, "the provider did not answer in time");
+		return;
+	}
+	struct provider_targets_refusal refusal;
+	struct provider_target *target = provider_targets_pick(
+		&maker->targets, 0, &call->credential, now_us, &refusal);
+	if (target) {
+		call->rounds++;
+		call->tried = 0;
+		call_target(call, target, now_us);
+	} else if (refusal.paused) {
+		/* Whoever waits already waits on: somebody else's call was told to wait longer. */
+		if (!call->rounds || !wait_and_try_again(call, (int64_t)refusal.wait_ms))
+			refuse_paused(call, refusal.wait_ms);
+	} else {
+		maker->refused_by_breaker++;
+		finish_failed(call, PROVIDER_UNREACHABLE, 503,
+			refusal.wait_ms ? (int64_t)refusal.wait_ms : 1000,
+			"the provider failed repeatedly and is left alone for a while");
+	}
+}
+
+/* ---- The interface ---- */
+
+static int write_body(struct provider_call *call, const struct provider_request *request)
+{
+	struct buf body = BUF_INIT(SIZE_MAX / 2);
+	if (call->maker->dialect->write(request, &body) < 0) {
+		buf_free(&body);
+		return -1;
+	}
+	call->body = buf_take(&body, &call->body_len);
+	return 0;
+}
+
+static int add_header(struct provider_call *call, size_t *n, const char *name, const char *value)
+{
+	if (!value || !*value)
+		return 0;
+	if (asprintf(&call->headers[*n], "%s: %s", name, value) < 0) {
+		call->headers[*n] = NULL;
+		return -1;
+	}
+	++*n;
+	return 0;
+}
+
+static int write_headers(
+	struct provider_call *call, const struct credential *credential, const char *traceparent)
+{
+	size_t n = 0;
+	if (call->body && add_header(call, &n, "Content-Type", "application/json") < 0)
+		return -1;
+	if (add_header(call, &n, "Traceparent", traceparent) < 0)
+		return -1;
+	if (!call->maker->dialect->sends_credential)
+		return 0;
+	call->credential = credential_digest(credential);
+	if (add_header(call, &n, "Authorization", credential->authorization) < 0 ||
+		add_header(call, &n, "OpenAI-Organization", credential->organization) < 0 ||
+		add_header(call, &n, "OpenAI-Project", credential->project) < 0)
+		return -1;
+	return 0;
+}
+
+static struct provider_call *call_new(struct provider *provider,
+	void (*on_done)(const struct provider_result *result, void *arg), void *arg)
+{
+	struct http_provider *maker = (struct http_provider *)provider;
+	struct provider_call *call = calloc(1, sizeof *call);
+	if (!call)
+		return NULL;
+	call->maker = maker;
+	call->on_done = on_done;
+	call->arg = arg;
+	call->state = CALL_WAITING;
+	call->deadline_us = loop_now_us(maker->loop) + (uint64_t)maker->options.timeout_ms * 1000;
+	backoff_init(&call->backoff, BACKOFF_BASE_MS, BACKOFF_MAX_MS, 2);
+	call->timer = timer_new(maker->loop, begin_round, call);
+	return call;
+}
+
+static struct provider_call *http_buy(struct provider *provider,
+	const struct provider_request *request,
+	void (*on_done)(const struct provider_result *result, void *arg), void *arg)
+{
+	struct provider_call *call = call_new(provider, on_done, arg);
+	if (!call)
+		return NULL;
+	call->path = call->maker->dialect->embed_path;
+	call->n_inputs = request->n_inputs;
+	if (!call->timer || write_body(call, request) < 0 ||
+		write_headers(call, request->credential, request->traceparent) < 0) {
+		call_free(call);
+		return NULL;
+	}
+	timer_arm(call->timer, 0);
+	return call;
+}
+
+static struct provider_call *http_list_models(struct provider *provider,
+	const struct credential *credential, const char *traceparent,
+	void (*on_done)(const struct provider_result *result, void *arg), void *arg)
+{
+	struct provider_call *call = call_new(provider, on_done, arg);
+	if (!call)
+		return NULL;
+	call->path = call->maker->dialect->models_path;
+	if (!call->timer || write_headers(call, credential, traceparent) < 0) {
+		call_free(call);
+		return NULL;
+	}
+	timer_arm(call->timer, 0);
+	return call;
+}
+
+static bool http_sent(const struct provider_call *call)
+{
+	return call->sent || call->state == CALL_PARSING ||
+	       (call->http && http_call_sent(call->http));
+}
+
+static void http_cancel(struct provider_call *call)
+{
+	if (call->state == CALL_PARSING) {
+		call->cancelled = true;
+		return;
+	}
+	if (call->state == CALL_CALLING)
+		breaker_neutral(&call->target->breaker);
+	call_free(call);
+}
+
+static void http_report(const struct provider *provider, struct provider_counts *counts,
+	provider_on_service *on_service, void *arg)
+{
+	const struct http_provider *maker = (const struct http_provider *)provider;
+	counts->attempts += maker->attempts;
+	counts->retries += maker->retries;
+	counts->refused_by_breaker += maker->refused_by_breaker;
+	counts->refused_by_pause += maker->refused_by_pause;
+	for (size_t i = 0; i < maker->targets.n; i++)
+		on_service(
+			maker->targets.list[i].service, maker->targets.list[i].breaker.state, arg);
+}
+
+static void http_free(struct provider *provider)
+{
+	struct http_provider *maker = (struct http_provider *)provider;
+	provider_targets_free(&maker->targets);
+	free(maker);
+}
+
+struct provider *provider_http_new(struct loop *loop, struct http_client *http,
+	struct workers *workers, const struct provider_dialect *dialect,
+	const struct provider_http_options *options)
+{
+	struct http_provider *maker = calloc(1, sizeof *maker);
+	if (!maker)
+		return NULL;
+	maker->ops = (struct provider_ops){
+		.name = dialect->name,
+		.store_prefix = "",
+		.buy = http_buy,
+		.sent = http_sent,
+		.cancel = http_cancel,
+		.list_models = dialect->models_path ? http_list_models : NULL,
+		.report = http_report,
+		.free = http_free,
+	};
+	maker->provider.ops = &maker->ops;
+	maker->dialect = dialect;
+	maker->loop = loop;
+	maker->http = http;
+	maker->workers = workers;
+	maker->options = *options;
+	if (provider_targets_parse(options->urls, dialect->name, &maker->targets)) {
+		free(maker);
+		return NULL;
+	}
+	provider_targets_set_breakers(
+		&maker->targets, options->breaker_threshold, options->breaker_open_ms);
+	return &maker->provider;
+}
