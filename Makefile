@@ -5,9 +5,10 @@
 
 # Directories with an archive each, beside common/.
 DIRS  := gatewayd hashd exportermerger redisproxy supervisor
-TOOLS := podctl
+TOOLS := podctl cachectl
 # Source of a tool's main(); the rest comes from that directory's archive.
 podctl_MAIN := supervisor/podctl.c
+cachectl_MAIN := gatewayd/cachectl.c
 # What has no main() in this tree is not linked.
 DAEMONS := $(foreach d,$(DIRS),$(if $(wildcard $(d)/main.c),$(d)))
 TOOLS := $(foreach t,$(TOOLS),$(if $(wildcard $($(t)_MAIN)),$(t)))

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "gatewayd/prices.h"
 #include "gatewayd/provider_targets.h"
 #include "gatewayd/s3_client.h"
 
@@ -279,6 +280,12 @@ const struct config_row gatewayd_conf_rows[] = {
 		.min = 10,
 		.max = 3600000,
 		.help = "how long an open breaker waits before one call probes the provider"},
+	{.flag = "token-prices",
+		.env = "TOKEN_PRICES",
+		.type = CONFIG_STRING,
+		.offset = AT(prices),
+		.def = PRICES_DEFAULT,
+		.help = "MODEL=DOLLARS,...: dollars for a million tokens, for saved_dollars_total"},
 	{.flag = "mock-latency",
 		.env = "MOCK_LATENCY",
 		.type = CONFIG_MS,
@@ -315,6 +322,8 @@ const char *gatewayd_conf_check(const void *arg)
 		return "STORE=dir needs STORE_DIR";
 	if (s3 && (!*conf->s3_access_key || !*conf->s3_secret))
 		return "STORE=s3 needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+	if (!prices_valid(conf->prices))
+		return "TOKEN_PRICES must be like text-embedding-3-small=0.02,other=0.13";
 	if (s3 && !s3_bucket_valid(conf->s3_bucket))
 		return "S3_BUCKET is not a name that a bucket can have";
 	return check_urls("OPENAI_BASE_URL", conf->openai_base_url);

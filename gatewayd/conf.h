@@ -42,6 +42,7 @@ struct gatewayd_conf {
 	char *s3_bucket, *s3_endpoint, *s3_region;
 	char *s3_access_key, *s3_secret, *s3_session_token;
 	int64_t s3_timeout_ms;
+	char *prices;
 
 	int provider; /* enum conf_provider; mock too when the key is the placeholder */
 	char *openai_base_url;

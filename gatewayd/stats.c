@@ -7,6 +7,7 @@
 #include "gatewayd/flight.h"
 #include "gatewayd/gateway.h"
 #include "gatewayd/lease.h"
+#include "gatewayd/prices.h"
 #include "gatewayd/provider.h"
 #include "gatewayd/store.h"
 
@@ -19,6 +20,7 @@ enum family {
 	ELEMENTS,
 	PROCESSED_TOKENS,
 	SAVED_TOKENS,
+	SAVED_DOLLARS,
 	PAID_TOKENS,
 	PURCHASES,
 	PURCHASE_FAILURES,
@@ -80,6 +82,11 @@ const struct metric_family gatewayd_families[] = {
 		.labels = {"model"},
 		.max_series = MAX_MODELS,
 		.help = "Tokens of answers that did not have to be paid for."},
+	[SAVED_DOLLARS] = {.name = "saved_dollars_total",
+		.type = METRIC_COUNTER,
+		.labels = {"model"},
+		.max_series = MAX_MODELS,
+		.help = "What those tokens would have cost, by TOKEN_PRICES."},
 	[PAID_TOKENS] = {.name = "openai_tokens_used_total",
 		.type = METRIC_COUNTER,
 		.labels = {"model", "type"},
@@ -386,8 +393,12 @@ static struct metric *of_model(
 void stats_count_tokens(struct stats *stats, struct span model, uint64_t tokens, uint64_t saved)
 {
 	metric_add(of_model(stats, PROCESSED_TOKENS, model, NULL), (double)tokens);
-	if (saved)
-		metric_add(of_model(stats, SAVED_TOKENS, model, NULL), (double)saved);
+	if (!saved)
+		return;
+	metric_add(of_model(stats, SAVED_TOKENS, model, NULL), (double)saved);
+	double price = prices_of(stats->gateway->conf->prices, model);
+	if (price > 0)
+		metric_add(of_model(stats, SAVED_DOLLARS, model, NULL), (double)saved * price);
 }
 
 void stats_count_bought(struct stats *stats, struct span model, uint64_t tokens)

@@ -1,0 +1,60 @@
+#ifndef GATEWAYD_CTL_PLACE_H
+#define GATEWAYD_CTL_PLACE_H
+
+/*
+ * A directory or a bucket with objects, for commands that read or write all of them. A call waits
+ * for its result: files at once, a bucket by turning the loop; several workers of a walk overlap
+ * their calls by place_start().
+ */
+#include <stdbool.h>
+
+#include "common/buf.h"
+#include "common/digest.h"
+#include "common/span.h"
+#include "gatewayd/stored_object.h"
+
+struct loop;
+struct place;
+
+enum place_kind {
+	PLACE_OTHER,
+	PLACE_ELEMENT, /* embeddings/<sha256>.json.gz: one of ours, or of the Python gateway */
+	PLACE_MOCK,    /* mock/embeddings/... */
+	PLACE_HASHED,  /* <4 hex>/<sha256>: of the Python gateway */
+};
+/* What a name below the root says; key is set unless OTHER. */
+enum place_kind place_kind_of(const char *name, struct digest *key);
+
+/* "DIR" or "s3://BUCKET", which takes the rest from the environment as gatewayd does. NULL with a
+ * sentence on stderr. */
+struct place *place_open(struct loop *loop, const char *location);
+void place_close(struct place **place);
+bool place_is_bucket(const struct place *place);
+
+struct place_result {
+	int error;          /* errno; ENOENT: no such object */
+	const char *reason; /* with an error */
+	struct buf *body;   /* of a get */
+	uint64_t time_ms;   /* of a get: when it was written; 0: not known */
+	struct span model;  /* metadata of a bucket's object; empty: none */
+	struct span dimensions;
+	struct span encoding;
+};
+
+struct place_call;
+/* Get an object, or put one (body is borrowed until done; metadata lines are made from fields when
+ * they are not NULL), or ask whether it is there. done comes later, once, from
+ * the loop. -1: out of memory, done does not come. */
+int place_get(struct place *place, const char *name,
+	void (*done)(const struct place_result *result, void *arg), void *arg);
+int place_put(struct place *place, const char *name, struct span body,
+	const struct stored_fields *fields,
+	void (*done)(const struct place_result *result, void *arg), void *arg);
+int place_has(struct place *place, const char *name,
+	void (*done)(const struct place_result *result, void *arg), void *arg);
+
+/* The names of all objects, one after the other, in pages. 1: name is set (borrowed until the next
+ * call), 0: the end, -1: with a sentence on stderr. Turns the loop while it waits for a page. */
+int place_next(struct place *place, const char **name);
+
+#endif

@@ -1,0 +1,226 @@
+#!/usr/bin/env perl
+
+# cachectl: fills, checks and moves the cache.
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use EG::Test;
+use Compress::Zlib ();
+use File::Path qw(make_path);
+
+my $MODEL = 'text-embedding-3-small';
+my $openai = fake_openai();
+my $store = test_path('store');
+my $d = daemon('gatewayd', http => 1, env => { OPENAI_BASE_URL => $openai->base, STORE_DIR => $store, TOKEN_PRICES => "$MODEL=20" });
+
+# Exit code, standard output, standard error.
+sub ctl
+{
+	my ($env, @args) = ref $_[0] ? @_ : ({}, @_);
+	my ($out, $err) = (test_path('out'), test_path('err'));
+	my $pid = fork // die "fork: $!";
+	if (!$pid) {
+		@ENV{ keys %$env } = values %$env;
+		open STDOUT, '>', $out;
+		open STDERR, '>', $err;
+		exec eg_bin('cachectl'), @args or POSIX::_exit(127);
+	}
+	waitpid $pid, 0;
+	return ($? >> 8, slurp($out), slurp($err));
+}
+
+sub json { my ($code, $out, $err) = ctl(@_, '--json'); my $j = eval { json_decode($out) } // {}; $j->{exit} = $code; $j->{err} = $err; return $j }
+sub stored { my ($n) = @_; return wait_for { $n == (my @all = glob "$store/embeddings/*.json.gz") } "$n objects" }
+
+my @warm = ({ OPENAI_API_KEY => 'sk-warm' }, 'warm', '--url', $d->url);
+
+subtest 'usage' => sub {
+	for my $case ([ 'status' ], [], [ 'warm' ], [ 'stats', 'x' ], [ 'verify', '--parallel=0' ], [ 'verify', '--parallel=x' ], [ '--nonsense' ]) {
+		my ($code, $out, $err) = ctl(@$case);
+		is $code, 64, "@$case";
+		is $out, '', 'nothing on standard output';
+		like $err, qr/cachectl/, 'a sentence';
+	}
+	is +(ctl('warm', test_path('not-there.jsonl')))[0], 66, 'no such file';
+	my ($code, $out) = ctl('--help');
+	is $code, 0, 'help';
+	like $out, qr/warm FILE\.jsonl/, 'with the commands';
+	is +(ctl('--version'))[0], 0, 'version';
+};
+
+my @texts = map { "warm text $_" } 1 .. 200;
+my $file = spew(test_path('texts.jsonl'), join '', map { json_encode($_) . "\n" } @texts);
+
+subtest 'warm' => sub {
+	my $r = json(@warm, $file, '--model', $MODEL, '--batch', 30);
+	is $r->{exit}, 0, 'done' or diag $r->{err};
+	is $r->{texts}, 200, '200 texts';
+	is $r->{requests}, 7, 'in 7 requests';
+	is $r->{hits}, 0, 'none was there';
+	is $r->{tokens}, 200 * 4, 'tokens';
+	ok $r->{complete}, 'complete';
+	is $openai->stats->{log}[0]{authorization}, 'Bearer sk-warm', 'with the key';
+	my $calls = $openai->calls;
+	is http_json($d->url . '/v1/embeddings', { input => 'warm text 77', model => $MODEL }, [ Authorization => 'Bearer sk-x' ])->{headers}{'x-cache'}, 'HIT', 'warm';
+	is json(@warm, $file, '--model', $MODEL)->{hits}, 200, 'a second time: all are there';
+	is $openai->calls, $calls, 'and cost nothing';
+	my ($code, $out) = ctl(@warm, $file, '--model', $MODEL);
+	like $out, qr/^Warm: 200 texts in .* 100\.0 % were there already, 800 tokens$/m, 'a sentence for people';
+	stored(200);
+};
+
+subtest 'lines of all kinds' => sub {
+	my $mixed = spew(test_path('mixed.jsonl'), join "\n",
+		json_encode({ input => [ 'm1', 'm2' ], model => $MODEL }), '', '{"input":"m3"}', '"m4"', 'not json', '[1]', '{"input":[],"model":"x"}', '"m5"');
+	my $r = json(@warm, $mixed, '--model', $MODEL);
+	is $r->{exit}, 1, 'something was not well';
+	is $r->{texts}, 5, 'the good ones went through';
+	is $r->{failed_lines}, 3, 'three did not';
+	like $r->{err}, qr/line 5: neither.*line 6: neither.*line 7: refused with status 400/s, 'each is named';
+	ok $r->{complete}, 'and the run went on';
+	$r = json(@warm, $mixed);
+	is $r->{failed_lines}, 6, 'without --model lines without one are refused';
+	like $r->{err}, qr/line 3: names no model/, 'by name';
+	stored(205);
+};
+
+subtest 'interrupted, and on from there' => sub {
+	my $long = spew(test_path('long.jsonl'), join '', map { json_encode({ input => "long $_", model => $MODEL }) . "\n" } 1 .. 50);
+	$openai->reset;
+	$openai->mode(hold => JSON::PP::true());
+	my $pid = fork // die;
+	if (!$pid) {
+		$ENV{OPENAI_API_KEY} = 'sk-warm';
+		open STDOUT, '>', test_path('interrupted');
+		exec eg_bin('cachectl'), 'warm', $long, '--url', $d->url, '--parallel', 4 or POSIX::_exit(127);
+	}
+	for my $done (4, 8) {
+		$openai->wait(held => 4);
+		$openai->release(4);
+		$openai->wait(calls => $done + 4);
+	}
+	$openai->wait(held => 4);
+	kill INT => $pid;
+	waitpid $pid, 0;
+	is $? >> 8, 130, 'says so';
+	like slurp(test_path('interrupted')), qr/^Stopped.*The same command goes on after line 8$/ms, 'and where it was';
+	$openai->release;
+	wait_for { http('GET', $d->url . '/metrics')->{body} =~ /^gatewayd_flights 0$/m ? 1 : 0 } 'what was under way';
+	my $r = json(@warm, $long);
+	is $r->{exit}, 0, 'complete';
+	is $r->{resumed_after}, 8, 'eight lines were done';
+	is $r->{texts}, 42, 'the others are sent';
+	is $openai->calls, 50, 'and nothing is bought twice';
+	ok !-e "$long.progress", 'no trace is left';
+	is json(@warm, $long, '--restart')->{texts}, 50, '--restart: all';
+	stored(255);
+};
+
+subtest 'a gateway that is not there' => sub {
+	my $closed = listen_tcp();
+	my $port = $closed->sockport;
+	close $closed;
+	is +(ctl('stats', '--url', "http://127.0.0.1:$port"))[0], 69, 'stats: 69';
+	my $d2 = daemon('gatewayd', http => 1, env => { OPENAI_BASE_URL => $openai->base, STORE => 'none' });
+	my ($code, $out, $err) = ctl({ OPENAI_API_KEY => 'sk-bad' }, 'warm', '--url', $d2->url, $file, '--model', $MODEL);
+	is $code, 69, 'warm with a bad key: stopped at once';
+	like $err, qr/status 401.*stopped here/, 'with a reason';
+	unlink "$file.progress";
+};
+
+subtest 'stats' => sub {
+	my ($code, $out) = ctl('stats', '--url', $d->url);
+	is $code, 0, 'done';
+	like $out, qr/^Requests .*% hit.*^Embeddings .*% bought.*^\Q$MODEL\E .*^Saved: \$/ms, 'for people';
+	my $r = json('stats', '--url', $d->url);
+	my $page = http('GET', $d->url . '/metrics')->{body};
+	my ($saved) = $page =~ /^saved_tokens_total\{model="\Q$MODEL\E"\} (\d+)/m;
+	my ($model) = grep { $_->{model} eq $MODEL } @{ $r->{models} };
+	is $model->{saved_tokens}, $saved, 'saved tokens';
+	cmp_ok abs($model->{saved_dollars} - $saved * 20 / 1e6), '<', 1e-6, 'dollars, by TOKEN_PRICES';
+	# Four answers of 3 tokens came after cachectl had been interrupted.
+	is $model->{paid_tokens}, $model->{tokens} - $saved + 12, 'what was not saved was paid';
+	my $twice = json('stats', '--url', $d->url . ',' . $d->url);
+	is $twice->{embeddings}{bought}, 2 * $r->{embeddings}{bought}, 'several gateways add up';
+};
+
+subtest 'verify' => sub {
+	my $r = json('verify', '--store', $store);
+	is $r->{exit}, 0, 'all is well' or diag $r->{err};
+	is "$r->{objects} $r->{good} $r->{bad}", '255 255 0', 'every object';
+	my $requests = spew(test_path('requests.jsonl'),
+		json_encode({ input => [ @texts[ 0 .. 9 ] ], model => $MODEL, encoding_format => 'float' }) . "\n" . json_encode({ input => 'long 3', model => $MODEL }) . "\n");
+	$r = json('verify', '--store', $store, '--requests', $requests);
+	is $r->{exit}, 0, 'and under the keys of its requests';
+	is $r->{requests}{present}, 11, 'eleven of them';
+	spew($requests, json_encode({ input => [ 'long 3', 'nobody asked' ], model => $MODEL }) . "\nnonsense\n");
+	$r = json('verify', '--store', $store, '--requests', $requests);
+	is $r->{exit}, 1, 'one is missing';
+	is $r->{requests}{missing}, 1, 'is counted';
+	like $r->{problems}[0]{name}, qr/line 2/, 'a line that is no request, too';
+
+	my @all = sort glob "$store/embeddings/*.json.gz";
+	my $damaged = test_path('damaged');
+	make_path("$damaged/embeddings");
+	my $bytes = slurp($all[0]);
+	my ($name, $other) = map { s{.*/}{}r } @all[ 0, 1 ];
+	spew("$damaged/embeddings/$name", substr $bytes, 0, -9);
+	spew("$damaged/embeddings/$other", $bytes);
+	spew("$damaged/embeddings/" . 'a' x 64 . '.json.gz', Compress::Zlib::memGzip('{"data":[{"index":0,"embedding":[1,"x"]}]}'));
+	spew("$damaged/notes.txt", 'not ours');
+	$r = json('verify', '--store', $damaged);
+	is $r->{exit}, 1, 'damage is found';
+	is "$r->{objects} $r->{bad} $r->{other_files}", '3 3 1', 'all of it';
+	my %problem = map { $_->{name} => $_->{problem} } @{ $r->{problems} };
+	like $problem{"embeddings/$name"}, qr/gzip/, 'a short one';
+	like $problem{"embeddings/$other"}, qr/key/, 'one under a wrong name';
+	like $problem{ 'embeddings/' . 'a' x 64 . '.json.gz' }, qr/./, 'one with a wrong vector: ' . $problem{ 'embeddings/' . 'a' x 64 . '.json.gz' };
+	is +(ctl('verify', '--store', test_path('nowhere')))[0], 69, 'no such directory';
+};
+
+subtest 'export' => sub {
+	my $copy = test_path('copy');
+	my $r = json('export', $copy, '--store', $store);
+	is $r->{exit}, 0, 'done' or diag $r->{err};
+	is $r->{copied}, 255, 'all objects';
+	is scalar(grep { slurp($_) ne slurp($_ =~ s{^\Q$store\E}{$copy}r) } glob "$store/embeddings/*"), 0, 'byte for byte';
+	is json('export', $copy, '--store', $store)->{there_already}, 255, 'a second time: nothing to do';
+	$r = json('export', test_path('other'), '--store', $store, '--model', 'another');
+	is "$r->{exit} $r->{copied} $r->{left_out}", '0 0 255', 'one model alone';
+	my ($code, $out) = ctl('export', '-', '--store', $store);
+	my @lines = map { json_decode($_) } split /\n/, $out;
+	is scalar @lines, 255, 'as lines';
+	is_deeply [ sort keys %{ $lines[0] } ], [ qw(dimensions embedding key model parameters stored_ms total_tokens) ], 'with all that is known';
+	is $lines[0]{model}, $MODEL, 'model';
+};
+
+subtest 'import' => sub {
+	my @requests = ({ input => 'of old', model => $MODEL, dimensions => 8 }, { input => [ 'o1', 'o2', 'o3' ], model => $MODEL, dimensions => 8, user => 'u' });
+	my $lines = '';
+	for my $request (@requests) {
+		my $answer = http_json($openai->base . '/embeddings', $request, [ Authorization => 'Bearer sk-x' ])->{json};
+		$lines .= json_encode({ body => json_encode($request), answer => $answer }) . "\n";
+	}
+	my ($old, $new, $apart) = map { test_path($_) } qw(old new apart);
+	spew(test_path('lines'), $lines);
+	my @names = `python3 '@{[ eg_root() ]}/tests/lib/legacy_store' hashed '$old' < '@{[ test_path('lines') ]}'`;
+	is scalar @names, 2, 'what the Python gateway left';
+	my $r = json('verify', '--store', $old);
+	is "$r->{exit} $r->{legacy} $r->{embeddings}", '0 2 4', 'verify knows it';
+	$r = json('import', $old, '--store', $new);
+	is "$r->{exit} $r->{copied}", '0 2', 'copied';
+	my $bodies = spew(test_path('bodies.jsonl'), join '', map { json_encode($_) . "\n" } @requests);
+	$r = json('import', $old, '--store', $apart, '--requests', $bodies);
+	is "$r->{exit} $r->{taken_apart} $r->{elements}", '0 2 4', 'taken apart' or diag $r->{err};
+	is json('verify', '--store', $apart, '--requests', $bodies)->{requests}{present}, 4, 'and there by element';
+	my $calls = $openai->calls;
+	for my $case ([ $new, @requests ], [ $apart, @requests, { input => 'o2', model => $MODEL, dimensions => 8 } ]) {
+		my ($dir, @ask) = @$case;
+		my $g = daemon('gatewayd', http => 1, env => { OPENAI_BASE_URL => $openai->base, OPENAI_API_KEY => 'sk-own', STORE_DIR => $dir });
+		is http_json($g->url . '/v1/embeddings', $_)->{headers}{'x-cache'}, 'HIT', 'served' for @ask;
+		$g->stop;
+	}
+	is $openai->calls, $calls, 'without a purchase';
+};
+
+done_testing;
