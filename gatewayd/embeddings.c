@@ -17,6 +17,7 @@
 #include "gatewayd/flight.h"
 #include "gatewayd/gateway.h"
 #include "gatewayd/query.h"
+#include "gatewayd/refresh.h"
 #include "gatewayd/response_cache.h"
 
 /* Answers of more elements are streamed, and are not kept as a whole. */
@@ -64,6 +65,7 @@ struct embeddings {
 	size_t *ticket_index;           /* which element a ticket is for */
 	size_t n_tickets, waiting;
 	size_t from[STATS_SOURCES];
+	size_t stale; /* of those from memory */
 	uint64_t saved_tokens;
 	size_t next; /* streaming */
 };
@@ -115,7 +117,7 @@ static enum stats_result result_of(const struct embeddings *request)
 {
 	size_t hits = request->from[STATS_MEMORY] + request->from[STATS_STORE];
 	if (hits == request->query.n)
-		return STATS_HIT;
+		return request->stale ? STATS_STALE : STATS_HIT;
 	if (hits > 0)
 		return STATS_PARTIAL;
 	return request->from[STATS_BOUGHT] > 0 ? STATS_MISS : STATS_COALESCED;
@@ -310,8 +312,12 @@ static int look_in_memory(struct embeddings *request)
 		enum cache_freshness freshness;
 		struct cache_object *object = cache_lookup(
 			request->gateway->cache, &query->elements[i].key, now_ms, &freshness);
-		if (freshness == CACHE_FRESH)
+		if (freshness != CACHE_ABSENT)
 			take_element(request, i, object, STATS_MEMORY);
+		if (freshness == CACHE_STALE) {
+			request->stale++;
+			refresher_start(request->gateway->refresher, object);
+		}
 		cache_object_unref(&object);
 	}
 	size_t missing = query->n - request->from[STATS_MEMORY];

@@ -19,6 +19,7 @@ struct leases;
 struct loop;
 struct peers;
 struct provider;
+struct refresher;
 struct store;
 struct workers;
 
@@ -32,6 +33,7 @@ struct gateway {
 	struct provider *provider;
 	struct peers *peers; /* NULL: the only instance */
 	struct flights *flights;
+	struct refresher *refresher;
 	struct stats *stats;
 	struct client_keys *client_keys; /* NULL: any key will do */
 	bool mock;

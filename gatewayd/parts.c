@@ -23,6 +23,7 @@
 #include "gatewayd/peers.h"
 #include "gatewayd/provider_mock.h"
 #include "gatewayd/provider_openai.h"
+#include "gatewayd/refresh.h"
 #include "gatewayd/store_dir.h"
 #include "gatewayd/store_s3.h"
 #include "gatewayd/store_tiers.h"
@@ -235,6 +236,10 @@ struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf)
 	load_client_keys(gateway, conf);
 	make_store(gateway, conf);
 	make_flights(gateway, conf);
+	gateway->refresher = must(
+		refresher_new(gateway->loop, gateway->cache, gateway->store,
+			(uint64_t)conf->cache_ttl_ms, (uint64_t)conf->cache_grace_ms),
+		"refresher");
 	gateway->stats = must(stats_new(daemon_metrics(daemon), gateway), "statistics");
 	make_listeners(parts, conf);
 	return parts;
@@ -288,6 +293,7 @@ void parts_free(struct parts **pointer)
 	daemon_close_rpc(parts->daemon);
 	flights_free(&gateway->flights);
 	peers_free(&gateway->peers);
+	refresher_free(&gateway->refresher);
 	store_free(&gateway->store);
 	provider_free(&gateway->provider);
 	workers_free(&gateway->workers);

@@ -129,6 +129,7 @@ bool response_cache_answer(
 	enum cache_freshness freshness;
 	struct cache_object *object = cache_lookup(
 		gateway->cache, key, loop_wall_ms(gateway->loop), &freshness);
+	/* A stale one is made again from its elements, which are refreshed. */
 	if (freshness != CACHE_FRESH) {
 		cache_object_unref(&object);
 		return false;

@@ -9,6 +9,7 @@
 #include "gatewayd/lease.h"
 #include "gatewayd/prices.h"
 #include "gatewayd/provider.h"
+#include "gatewayd/refresh.h"
 #include "gatewayd/store.h"
 
 /* A model is a label only after a provider's 200, and at most so many are. */
@@ -40,6 +41,7 @@ enum family {
 	CACHE_REFUSED,
 	STORE_LOOK_UPS,
 	STORE_DEADLINES,
+	REFRESHES,
 	STORE_PUTS,
 	STORE_DENIED,
 	STORE_PENDING,
@@ -62,7 +64,7 @@ const struct metric_family gatewayd_families[] = {
 	[REQUESTS] = {.name = "gatewayd_requests_total",
 		.type = METRIC_COUNTER,
 		.labels = {"result", "status"},
-		.help = "Embeddings requests by result: hit, partial, miss, coalesced, error, gone."},
+		.help = "Embeddings requests by result: hit, stale, partial, miss, coalesced, error, gone."},
 	[DURATION] = {.name = "gatewayd_request_duration_seconds",
 		.type = METRIC_HISTOGRAM,
 		.labels = {"result"},
@@ -149,6 +151,10 @@ const struct metric_family gatewayd_families[] = {
 	[STORE_DEADLINES] = {.name = "gatewayd_store_deadline_total",
 		.type = METRIC_COUNTER,
 		.help = "Look-ups in the store that took too long and were bought instead."},
+	[REFRESHES] = {.name = "gatewayd_refreshes_total",
+		.type = METRIC_COUNTER,
+		.labels = {"result"},
+		.help = "Stale embeddings looked up in the store in the background, by result: found, failed."},
 	[STORE_PUTS] = {.name = "gatewayd_store_puts_total",
 		.type = METRIC_COUNTER,
 		.labels = {"store", "result"},
@@ -216,12 +222,12 @@ struct stats {
 };
 
 static const char *const result_names[STATS_RESULTS] = {
-	"hit", "partial", "miss", "coalesced", "error", "gone"};
+	"hit", "stale", "partial", "miss", "coalesced", "error", "gone"};
 
 const char *stats_x_cache(enum stats_result result)
 {
 	static const char *const names[STATS_RESULTS] = {
-		"HIT", "PARTIAL", "MISS", "COALESCED", "", ""};
+		"HIT", "STALE", "PARTIAL", "MISS", "COALESCED", "", ""};
 	return names[result];
 }
 
@@ -324,6 +330,8 @@ static void collect(void *arg)
 	set(stats, FETCHES_LOST, (double)flights->fetches_lost);
 	set(stats, STORE_DEADLINES, (double)flights->store_deadlines);
 	set(stats, FLIGHTS, (double)flights_under_way(gateway->flights));
+	set_label(stats, REFRESHES, "found", (double)refresher_succeeded(gateway->refresher));
+	set_label(stats, REFRESHES, "failed", (double)refresher_failed(gateway->refresher));
 	collect_cache(stats);
 	collect_leases(stats);
 	const struct store *store;

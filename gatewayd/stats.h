@@ -5,7 +5,7 @@
  * What gatewayd counts. The families are declared in stats.c; what the parts count themselves
  * (cache, store, flights, provider) is read when somebody looks.
  *
- *   requests = hit + partial + miss + coalesced + error + gone
+ *   requests = hit + stale + partial + miss + coalesced + error + gone
  */
 #include <stdint.h>
 
@@ -17,13 +17,14 @@ struct stats;
 
 enum stats_result {
 	STATS_HIT,       /* everything came from memory or the store */
+	STATS_STALE,     /* so it did, and some of it was past its TTL */
 	STATS_PARTIAL,   /* some of it */
 	STATS_MISS,      /* all was bought for this request */
 	STATS_COALESCED, /* nothing was bought: another request had it on the way */
 	STATS_ERROR,
 	STATS_GONE, /* the client left before the answer */
 };
-#define STATS_RESULTS 6
+#define STATS_RESULTS 7
 /* As in X-Cache: "HIT"; "" for the last two. */
 const char *stats_x_cache(enum stats_result result);
 
