@@ -16,6 +16,8 @@ static const struct {
 	{COMMAND_BLOCKING,
 		"blpop brpop blmove brpoplpush bzpopmin bzpopmax blmpop bzmpop debug migrate"},
 	{COMMAND_XREAD, "xread xreadgroup"},
+	{COMMAND_SCRIPTED, "eval evalsha fcall eval_ro evalsha_ro fcall_ro"},
+	{COMMAND_FUNCTION, "function"},
 	{COMMAND_MULTI, "multi"},
 	{COMMAND_EXEC, "exec discard"},
 	{COMMAND_WATCH, "watch"},

@@ -22,12 +22,16 @@ enum command_kind {
 	COMMAND_SCAN,     /* an iteration: stays on the server that began it */
 	COMMAND_BLOCKING, /* may wait: a connection of its own until the reply */
 	COMMAND_XREAD,    /* the same when BLOCK is among its words */
+	COMMAND_SCRIPTED, /* runs a script: the same, by setting */
+	COMMAND_FUNCTION, /* the same when it is FUNCTION KILL, which must not wait behind what it
+			     ends */
 	COMMAND_MULTI,
 	COMMAND_EXEC, /* EXEC and DISCARD: end MULTI and WATCH */
 	COMMAND_WATCH,
 	COMMAND_UNWATCH,
 	COMMAND_OWN,    /* changes what the connection is: one of its own from now on, for good */
-	COMMAND_SCRIPT, /* the same when it is SCRIPT DEBUG */
+	COMMAND_SCRIPT, /* the same when it is SCRIPT DEBUG; SCRIPT KILL must not wait behind what
+			   it ends */
 	COMMAND_CLIENT,
 	COMMAND_AUTH,
 	COMMAND_HELLO,

@@ -50,6 +50,9 @@ static const struct config_row rows[] = {
 		.min = 0, .max = 1, .help = "share by which these times vary, both ways"},
 	{"pool-strategy", "REDISPROXY_POOL_STRATEGY", CONFIG_CHOICE, AT(strategy), .def = "fifo",
 		.choices = "fifo|lifo", .help = "which idle connection is taken first"},
+	{"scripts-apart", "REDISPROXY_SCRIPTS_APART", CONFIG_BOOL, AT(scripts_apart), .def = "true",
+		.help = "EVAL and FCALL run on a connection of the client's own, so that nobody waits "
+			"behind a script that does not end"},
 	{"max-pools", "REDISPROXY_MAX_POOLS", CONFIG_INT, AT(max_pools), .def = "256", .min = 4,
 		.max = 65536, .help = "pools at a time; clients that need one more get an error"},
 

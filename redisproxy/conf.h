@@ -27,6 +27,7 @@ struct redisproxy_conf {
 	double jitter;
 	int strategy; /* 0 fifo, 1 lifo */
 	int64_t max_pools;
+	bool scripts_apart;
 
 	int64_t connect_timeout_ms;
 	int64_t wait_ms;

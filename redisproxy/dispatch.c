@@ -327,6 +327,12 @@ static enum dispatch_result dispatch_own(struct client *c, struct request *r)
 	return go_raw(c, r);
 }
 
+/* SCRIPT KILL and FUNCTION KILL must not wait behind what they end. */
+static bool is_kill(const struct request *r)
+{
+	return r->argc > 1 && span_equal_nocase(r->argv[1], "kill");
+}
+
 static enum dispatch_result dispatch_kind(struct client *c, struct request *r)
 {
 	switch (r->command->kind) {
@@ -338,7 +344,13 @@ static enum dispatch_result dispatch_kind(struct client *c, struct request *r)
 	case COMMAND_MULTI:
 	case COMMAND_WATCH:
 		return send_own(c, r);
+	case COMMAND_SCRIPTED:
+		return c->proxy->conf->scripts_apart ? send_own(c, r) : dispatch_send_shared(c, r);
+	case COMMAND_FUNCTION:
+		return is_kill(r) ? send_own(c, r) : dispatch_send_shared(c, r);
 	case COMMAND_SCRIPT:
+		if (is_kill(r))
+			return send_own(c, r);
 		if (r->argc < 2 || !span_equal_nocase(r->argv[1], "debug"))
 			return dispatch_send_shared(c, r);
 		return go_raw(c, r);

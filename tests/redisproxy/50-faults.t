@@ -1,0 +1,94 @@
+#!/usr/bin/env perl
+
+# Peers that die, hang, do not read, or come in thousands.
+
+use FindBin;
+use lib "$FindBin::Bin/../lib", $FindBin::Bin;
+use EG::Test;
+use Redis;
+
+my $redis = Redis::server();
+my $proxy = Redis::proxy($redis, args => [ '--upstream-wait=300ms', '--response-timeout=1s', '--client-output-limit=1MB' ]);
+my $port = $redis->redis_port;
+
+subtest 'a client that does not read' => sub {
+	my $c = $proxy->client;
+	$c->cmd('SET', 'big', 'x' x 1_000_000);
+	my $before = rss_kb($proxy->pid);
+	my $slow = $proxy->client;
+	# More than any buffer holds; it never reads.
+	$slow->put('GET', 'big') for 1 .. 200;
+	wait_for { $proxy->metric('redisproxy_slow_clients_total') } 'it to be closed';
+	cmp_ok rss_kb($proxy->pid) - $before, '<', 60_000, 'bounded memory';
+	is $c->cmd('PING'), 'PONG', 'others are served';
+	my $reading = $proxy->client;
+	$reading->put('GET', 'big') for 1 .. 50;
+	is scalar(grep { length $reading->get == 1_000_000 } 1 .. 50), 50, 'who reads gets all of it';
+};
+
+subtest 'a client that sends slowly stops nobody' => sub {
+	my $slow = $proxy->client;
+	my $command = Redis::encode('SET', 'slow', 'y' x 2_000_000);
+	$slow->raw(substr $command, 0, 1_500_000);
+	is $proxy->client->cmd('PING'), 'PONG' for 1 .. 5;
+	$slow->raw(substr $command, 1_500_000);
+	is $slow->get, 'OK';
+	is $slow->cmd('STRLEN', 'slow'), 2_000_000;
+	my $gone = $proxy->client;
+	$gone->raw(substr $command, 0, 1_500_000);
+	undef $gone;
+	is $proxy->client->cmd('STRLEN', 'slow'), 2_000_000, 'half a command is none';
+};
+
+subtest 'the server hangs' => sub {
+	my $c = $proxy->client;
+	kill STOP => $redis->pid;
+	$c->put('GET', 'a');
+	my $reply = $c->get;
+	like Redis::is_error($reply), qr/^ERR redisproxy: the upstream does not answer/, 'an error in bounded time';
+	kill CONT => $redis->pid;
+	wait_for { !Redis::is_error($c->cmd('GET', 'a')) } 'it to work again';
+	pass 'and back';
+};
+
+subtest 'a storm of clients' => sub {
+	my ($soft) = `sh -c 'ulimit -n'` =~ /(\d+)/;
+	my $n = 2000;
+	my @clients;
+	for (1 .. $n) {
+		my $c = eval { $proxy->client } // last;
+		$c->put('SET', "storm$_", $_);
+		$c->put('GET', "storm$_");
+		push @clients, [ $_, $c ];
+		last if $soft ne 'unlimited' && @clients > $soft - 200;
+	}
+	my $bad = grep { my ($id, $c) = @$_; $c->get ne 'OK' || $c->get ne $id } @clients;
+	is $bad, 0, scalar(@clients) . ' clients, each its own replies';
+	my ($connected) = $redis->client->cmd('INFO', 'clients') =~ /connected_clients:(\d+)/;
+	cmp_ok $connected, '<=', 8, "$connected connections to the server";
+	@clients = ();
+};
+
+subtest 'the server dies' => sub {
+	my @clients = map { $proxy->client } 1 .. 5;
+	my $in_multi = $proxy->client;
+	$in_multi->cmd('MULTI');
+	$redis->kill9;
+	like Redis::is_error($_->cmd('SET', 'a', 1)), qr/^ERR redisproxy: /, 'an error' for @clients;
+	ok $in_multi->closed, 'a transaction is lost with its client';
+	$redis = Redis::server(port => $port);
+	wait_for { !Redis::is_error($clients[0]->cmd('SET', 'a', 1)) } 'it to work again';
+	is $_->cmd('SET', 'a', 1), 'OK', 'and back' for @clients;
+};
+
+subtest 'SIGTERM' => sub {
+	my $c = $proxy->client;
+	$proxy->signal('TERM');
+	wait_for { $proxy->log =~ /draining/ } 'the drain';
+	is $c->cmd('PING'), 'PONG', 'who is there is served on';
+	undef $c;
+	wait_for { !$proxy->running } 'the end';
+	pass 'until the last one leaves';
+};
+
+done_testing;
