@@ -1,6 +1,6 @@
 # Set-up and the local pod.
 
-.PHONY: deps deps-test deps-lint run dev
+.PHONY: deps deps-test deps-lint deps-fuzz deps-bench run dev
 deps: ## install what building and running needs (quick when nothing is missing)
 	@mk/deps build
 deps-test: deps ## install what the tests need too
@@ -8,6 +8,12 @@ deps-test: deps ## install what the tests need too
 
 deps-lint: deps
 	@mk/deps lint
+
+deps-fuzz: deps
+	@mk/deps fuzz
+
+deps-bench: deps
+	@mk/deps bench
 
 run: all ## start the local pod in the foreground, send two requests, stay until Ctrl-C
 	@manifests/local/run

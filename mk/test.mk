@@ -58,7 +58,7 @@ sanitize-thread: ## every C test under ThreadSanitizer
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz-run
-fuzz: ## run each fuzzer for FUZZ_SECONDS (60)
+fuzz: deps-fuzz ## run each fuzzer for FUZZ_SECONDS (60)
 	$(Q)+$(MAKE) --no-print-directory VARIANT=fuzz fuzz-run
 fuzz-run: $(addprefix $(O)/fuzz/,$(FUZZERS))
 	$(Q)for f in $(FUZZERS); do echo "fuzz $$f"; mkdir -p $(O)/found/$$f; \
