@@ -31,6 +31,7 @@ include mk/build.mk
 include mk/test.mk
 include mk/run.mk
 include mk/lint.mk
+include mk/bench.mk
 
 .DEFAULT_GOAL := all
 .PHONY: all help clean install

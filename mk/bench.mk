@@ -1,0 +1,13 @@
+# Benchmarks: our daemons beside a bare epoll server, nginx and Varnish. docs/BENCHMARKS.md
+
+BENCH_SECONDS ?= 120
+BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/*.c))
+
+$(O)/bench/%: $(O)/tests/bench/%.o
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+.PHONY: bench
+bench: deps-bench all $(BENCH_PROGRAMS) ## CPU and latency beside other servers, BENCH_SECONDS (120), BENCH_ARGS=--json
+	$(Q)BENCH_SECONDS=$(BENCH_SECONDS) tests/bench/run $(BIN) $(O)/bench $(BENCH_ARGS)
