@@ -247,7 +247,7 @@ static void on_complete(void *arg)
 
 /* ---- Waiting for what is not in memory ---- */
 
-static void take_element(struct embeddings *request, size_t index, struct cache_object *object,
+static void take_one(struct embeddings *request, size_t index, struct cache_object *object,
 	enum stats_source source)
 {
 	request->elements[index] = cache_object_ref(object);
@@ -255,6 +255,16 @@ static void take_element(struct embeddings *request, size_t index, struct cache_
 	request->from[source]++;
 	if (source != STATS_BOUGHT)
 		request->saved_tokens += cache_object_info(object)->total_tokens;
+}
+
+/* For this element and all that repeat it; what was bought costs once. */
+static void take_element(struct embeddings *request, size_t index, struct cache_object *object,
+	enum stats_source source)
+{
+	take_one(request, index, object, source);
+	enum stats_source again = source == STATS_BOUGHT ? STATS_JOINED : source;
+	while ((index = request->query.elements[index].next_same))
+		take_one(request, index, object, again);
 }
 
 void embeddings_on_object(
@@ -308,19 +318,23 @@ static int look_in_memory(struct embeddings *request)
 	if (!request->elements || !request->sources)
 		return -1;
 	uint64_t now_ms = loop_wall_ms(request->gateway->loop);
+	size_t missing = 0;
 	for (size_t i = 0; i < query->n; i++) {
+		if (query->elements[i].repeated)
+			continue;
 		enum cache_freshness freshness;
 		struct cache_object *object = cache_lookup(
 			request->gateway->cache, &query->elements[i].key, now_ms, &freshness);
 		if (freshness != CACHE_ABSENT)
 			take_element(request, i, object, STATS_MEMORY);
+		else
+			missing++;
 		if (freshness == CACHE_STALE) {
 			request->stale++;
 			refresher_start(request->gateway->refresher, object);
 		}
 		cache_object_unref(&object);
 	}
-	size_t missing = query->n - request->from[STATS_MEMORY];
 	if (missing == 0)
 		return 0;
 	request->tickets = calloc(missing, sizeof(*request->tickets));
@@ -328,7 +342,7 @@ static int look_in_memory(struct embeddings *request)
 	if (!request->tickets || !request->ticket_index)
 		return -1;
 	for (size_t i = 0; i < query->n; i++) {
-		if (request->elements[i])
+		if (request->elements[i] || query->elements[i].repeated)
 			continue;
 		size_t ticket = request->n_tickets++;
 		request->tickets[ticket].key = query->elements[i].key;

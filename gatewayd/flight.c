@@ -26,8 +26,6 @@ void flight_resolve(struct flight *flight, struct cache_object *object, const st
 		bool own = source == FLIGHT_STORED || ticket->buyer == finder;
 		if (!own)
 			flights->counters.joined++;
-		else if (source == FLIGHT_BOUGHT)
-			finder = NULL; /* a text that the payer repeats costs once */
 		flights->events.on_object(ticket, own ? source : FLIGHT_JOINED, object);
 	}
 	flight_free(flight);
@@ -145,13 +143,6 @@ void flights_leave(struct flights *flights, struct buyer *buyer)
 			continue;
 		TAILQ_REMOVE(&flight->tickets, ticket, link);
 		ticket->flight = NULL;
-		/* A repeated text has several tickets here: the last one hands over. */
-		struct ticket *other;
-		TAILQ_FOREACH (other, &flight->tickets, link)
-			if (other->buyer == buyer)
-				break;
-		if (other)
-			continue;
 		struct purchase *of_flight = flight->purchase;
 		if (flight->payer == buyer)
 			hand_over(flight);

@@ -87,7 +87,7 @@ enum flight_source {
 	FLIGHT_CACHED, /* in the memory of its owner, another instance */
 	FLIGHT_STORED, /* found in the store */
 	FLIGHT_BOUGHT, /* by this request */
-	FLIGHT_JOINED, /* another request, or another place in this one, had it on the way */
+	FLIGHT_JOINED, /* another request had it on the way */
 };
 
 struct flight_failure {
@@ -156,7 +156,7 @@ struct peers;
 struct flights *flights_new(struct loop *loop, struct cache *cache, struct store *store,
 	struct workers *workers, struct provider *provider, struct peers *peers,
 	const struct flights_options *options, const struct flights_events *events);
-/* Want these (keys may repeat). 0; -1 when too many are under way: nothing was entered. n > 0. */
+/* Want these, of different keys. 0; -1 when too many are under way: nothing was entered. n > 0. */
 int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *tickets, size_t n);
 /*
  * Wait for nothing any more: no callback comes for this buyer and its tickets. Needed when the

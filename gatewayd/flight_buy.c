@@ -151,15 +151,11 @@ static void on_purchase_end(
 		struct flight *flight = purchase_flight(purchase, i);
 		if (!flight)
 			continue;
-		struct ticket *ticket = TAILQ_FIRST(&flight->tickets);
-		while (ticket) {
-			struct buyer *buyer = ticket->buyer;
-			if (fails_with(failure, credential, payer, buyer)) {
-				fail_buyer(flights, buyer, &failed);
-				ticket = TAILQ_FIRST(&flight->tickets); /* several may be gone */
-			} else {
-				ticket = TAILQ_NEXT(ticket, link);
-			}
+		for (struct ticket *ticket = TAILQ_FIRST(&flight->tickets), *next; ticket;
+			ticket = next) {
+			next = TAILQ_NEXT(ticket, link); /* another buyer's */
+			if (fails_with(failure, credential, payer, ticket->buyer))
+				fail_buyer(flights, ticket->buyer, &failed);
 		}
 	}
 	for (size_t i = 0; i < purchase_size(purchase); i++) {

@@ -244,6 +244,34 @@ static void end_whole(struct parser *parser)
 	query->has_legacy_key = true;
 }
 
+/* Link the elements of the same key: an open-addressing table of the first and, while linking, the
+ * last of each. */
+static int link_repeated(struct query *query)
+{
+	size_t size = 16;
+	while (size < query->n * 2)
+		size *= 2;
+	uint32_t *table = calloc(size, sizeof *table); /* index + 1 of the last one so far */
+	if (!table)
+		return -1;
+	for (size_t i = 0; i < query->n; i++) {
+		struct query_element *element = &query->elements[i];
+		size_t slot;
+		memcpy(&slot, element->key.bytes, sizeof slot);
+		slot &= size - 1;
+		while (table[slot] &&
+			!digest_equal(&query->elements[table[slot] - 1].key, &element->key))
+			slot = (slot + 1) & (size - 1);
+		if (table[slot]) {
+			query->elements[table[slot] - 1].next_same = (uint32_t)i;
+			element->repeated = true;
+		}
+		table[slot] = (uint32_t)i + 1;
+	}
+	free(table);
+	return 0;
+}
+
 static int take_input(struct parser *parser, size_t max_inputs)
 {
 	struct query *query = parser->query;
@@ -269,6 +297,8 @@ static int take_input(struct parser *parser, size_t max_inputs)
 		rc = parser->whole ? begin_whole(parser) : 0;
 		if (rc == 0)
 			rc = add_elements(parser, sum, prefix);
+		if (rc == 0 && link_repeated(query) < 0)
+			rc = short_of_memory(parser);
 		if (rc == 0 && parser->whole)
 			end_whole(parser);
 	} else {

@@ -34,7 +34,9 @@ enum query_encoding { QUERY_FLOAT, QUERY_BASE64 };
 
 struct query_element {
 	struct digest key;
-	struct span json; /* of the body */
+	struct span json;   /* of the body */
+	uint32_t next_same; /* the next element with the same key; 0: none */
+	bool repeated;      /* an earlier element has the same key */
 };
 
 struct query {

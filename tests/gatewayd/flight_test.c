@@ -207,16 +207,16 @@ static int teardown(void **state)
 
 /* ---- Tests ---- */
 
-static void a_repeated_text_is_bought_once(void **state)
+static void all_that_is_missing_is_bought_in_one_call(void **state)
 {
 	(void)state;
-	struct request *request = enter(0, "k", "aba");
+	struct request *request = enter(0, "k", "abc");
 	assert_int_equal(n_calls, 0); /* never from inside */
 	turn();
 	assert_int_equal(n_calls, 1);
-	assert_string_equal(inputs(0), "a b");
+	assert_string_equal(inputs(0), "a b c");
 	succeed(&calls[0], 10);
-	assert_string_equal(request->seen, "bjb");
+	assert_string_equal(request->seen, "bbb");
 	assert_int_equal(flights_under_way(flights), 0);
 	assert_int_equal(flights_counters(flights)->tokens_bought, 10);
 }
@@ -465,7 +465,7 @@ static void idle_is_told_once_all_is_done(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(a_repeated_text_is_bought_once),
+		TEST(all_that_is_missing_is_bought_in_one_call),
 		TEST(a_second_request_joins),
 		TEST(what_was_bought_is_in_memory),
 		TEST(a_bad_key_harms_only_its_own),

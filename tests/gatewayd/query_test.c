@@ -118,6 +118,20 @@ static void elements_of_lists_have_the_keys_of_singles(void **state)
 	assert_key(0, TOKENS);
 }
 
+static void repeated_elements_are_linked(void **state)
+{
+	(void)state;
+	assert_int_equal(
+		parse("{\"input\":[\"a\",\"b\",\"a\",\"\\u0061\",\"b\",\"c\"],\"model\":\"m\"}"),
+		0);
+	static const uint32_t next[] = {2, 4, 3, 0, 0, 0};
+	static const bool repeated[] = {false, false, true, true, true, false};
+	for (size_t i = 0; i < 6; i++) {
+		assert_int_equal(query.elements[i].next_same, next[i]);
+		assert_int_equal(query.elements[i].repeated, repeated[i]);
+	}
+}
+
 static void a_scope_makes_other_keys(void **state)
 {
 	(void)state;
@@ -223,6 +237,7 @@ int main(void)
 		cmocka_unit_test_teardown(format_and_user_do_not_matter, teardown),
 		cmocka_unit_test_teardown(parameters_matter, teardown),
 		cmocka_unit_test_teardown(elements_of_lists_have_the_keys_of_singles, teardown),
+		cmocka_unit_test_teardown(repeated_elements_are_linked, teardown),
 		cmocka_unit_test_teardown(a_scope_makes_other_keys, teardown),
 		cmocka_unit_test_teardown(bad_requests_are_named, teardown),
 		cmocka_unit_test_teardown(every_prefix_is_refused, teardown),
