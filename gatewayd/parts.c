@@ -23,6 +23,7 @@
 #include "gatewayd/peers.h"
 #include "gatewayd/provider_mock.h"
 #include "gatewayd/provider_openai.h"
+#include "gatewayd/provider_split.h"
 #include "gatewayd/refresh.h"
 #include "gatewayd/store_dir.h"
 #include "gatewayd/store_s3.h"
@@ -78,10 +79,12 @@ static void make_provider(struct parts *parts, const struct gatewayd_conf *conf)
 		.breaker_threshold = (uint32_t)conf->breaker_threshold,
 		.breaker_open_ms = (uint32_t)conf->breaker_open_ms,
 	};
-	gateway->provider = must(
+	struct provider *openai = must(
 		provider_openai_new(gateway->loop, parts->http_client, gateway->workers,
 			conf->provider_encoding == CONF_ENCODING_FLOAT, &options),
 		"provider");
+	gateway->provider = must(
+		provider_split_new(openai, &provider_limits_openai), "limits of the provider");
 }
 
 static struct store *make_dir_store(const struct gateway *gateway, const struct gatewayd_conf *conf)

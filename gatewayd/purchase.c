@@ -47,7 +47,7 @@ static int share_tokens(
 {
 	for (size_t i = 0; i < purchase->n; i++) {
 		tokens[i] = result->embeddings[i].tokens;
-		if (!tokens[i])
+		if (!tokens[i] && result->outcome == PROVIDER_OK)
 			return usage_share(
 				result->total_tokens, purchase->weights, purchase->n, tokens);
 	}
@@ -130,37 +130,55 @@ static void end(struct purchase *purchase, const struct provider_result *failure
 
 /* ---- From the provider ---- */
 
+/* What was bought goes to those who wait for it. -1 when out of memory. */
+static int hand_out(struct purchase *purchase, const struct provider_result *result)
+{
+	uint64_t *tokens = calloc(purchase->n, sizeof *tokens);
+	uint64_t now_ms = loop_wall_ms(purchase->parts.loop);
+	int rc = tokens ? share_tokens(purchase, result, tokens) : -1;
+	purchase->handing_out = true;
+	for (size_t i = 0; rc == 0 && i < purchase->n; i++) {
+		if (!result->embeddings[i].dims)
+			continue; /* of a part that failed */
+		struct cache_object *object = keep(purchase, i, result, tokens[i], now_ms);
+		if (object)
+			hand_over(purchase, i, object, FLIGHT_BOUGHT);
+		else
+			rc = -1;
+		cache_object_unref(&object);
+	}
+	free(tokens);
+	return rc;
+}
+
+static size_t count_bought(const struct provider_result *result)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < result->n_embeddings; i++)
+		n += result->embeddings[i].dims > 0;
+	return n;
+}
+
 static void on_done(const struct provider_result *result, void *arg)
 {
 	struct purchase *purchase = arg;
 	const struct purchase_events *events = &purchase->events;
+	bool bought_all = result->outcome == PROVIDER_OK;
 	purchase->call = NULL;
-	if (result->outcome != PROVIDER_OK) {
+	if (!result->embeddings) {
+		BUG_ON(bought_all);
 		end(purchase, result);
 		return;
 	}
 	BUG_ON(result->n_embeddings != purchase->n);
 	if (events->on_bought)
-		events->on_bought(
-			span_of(purchase->model), result->total_tokens, purchase->n, events->arg);
-
-	const struct provider_result *failure = &out_of_memory;
-	uint64_t *tokens = calloc(purchase->n, sizeof *tokens);
-	uint64_t now_ms = loop_wall_ms(purchase->parts.loop);
-	purchase->handing_out = true;
-	if (!tokens || share_tokens(purchase, result, tokens) < 0)
-		goto out;
-	for (size_t i = 0; i < purchase->n; i++) {
-		struct cache_object *object = keep(purchase, i, result, tokens[i], now_ms);
-		if (!object)
-			goto out;
-		hand_over(purchase, i, object, FLIGHT_BOUGHT);
-		cache_object_unref(&object);
-	}
-	failure = NULL;
-out:
-	free(tokens);
-	end(purchase, failure);
+		events->on_bought(span_of(purchase->model), result->total_tokens,
+			count_bought(result), events->arg);
+	int rc = hand_out(purchase, result);
+	if (!bought_all)
+		end(purchase, result);
+	else
+		end(purchase, rc < 0 ? &out_of_memory : NULL);
 }
 
 /* ---- From the owner ---- */

@@ -50,6 +50,7 @@ enum family {
 	PROVIDER_ATTEMPTS,
 	PROVIDER_RETRIES,
 	PROVIDER_NOT_TRIED,
+	PROVIDER_BISECTIONS,
 	BREAKER_STATE,
 	LEASES,
 	LEASE_PEERS,
@@ -185,6 +186,9 @@ const struct metric_family gatewayd_families[] = {
 		.type = METRIC_COUNTER,
 		.labels = {"reason"},
 		.help = "Purchases not tried: breaker (open), paused (the credential has to wait)."},
+	[PROVIDER_BISECTIONS] = {.name = "gatewayd_provider_bisections_total",
+		.type = METRIC_COUNTER,
+		.help = "Calls that the provider refused for their size, and that were made again in halves."},
 	[BREAKER_STATE] = {.name = "circuit_breaker_state",
 		.type = METRIC_GAUGE,
 		.labels = {"service"},
@@ -313,6 +317,7 @@ static void collect_provider(struct stats *stats)
 	provider->ops->report(provider, &counts, on_service, stats);
 	set(stats, PROVIDER_ATTEMPTS, (double)counts.attempts);
 	set(stats, PROVIDER_RETRIES, (double)counts.retries);
+	set(stats, PROVIDER_BISECTIONS, (double)counts.bisections);
 	set_label(stats, PROVIDER_NOT_TRIED, "breaker", (double)counts.refused_by_breaker);
 	set_label(stats, PROVIDER_NOT_TRIED, "paused", (double)counts.refused_by_pause);
 }

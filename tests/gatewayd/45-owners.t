@@ -96,12 +96,13 @@ subtest 'errors of the provider come through' => sub {
 		[ 429, fault => 'status', status => 429, headers => { 'Retry-After' => 70 } ], [ 502, fault => 'bad_json' ]) {
 		my ($status, %mode) = @$_;
 		$openai->mode(%mode);
+		local $KEY[3] = "Bearer sk-$status"; # after a 429 this one has to wait
 		for my $d (@d) {
 			# A credential that got 429 has to wait: another one for each.
 			my $r = ask($d, [ map { "failing $status $_" } 1 .. 20 ], $status == 429 ? (key => 'sk-limited-' . $d->port) : ());
 			is $r->{status}, $status, "status $status";
 			ok $r->{json}{error}{message}, 'in OpenAI\'s shape';
-			is $r->{headers}{'retry-after'}, 70, 'Retry-After' if $status == 429;
+			ok $r->{headers}{'retry-after'} > 60 && $r->{headers}{'retry-after'} <= 70, 'Retry-After' if $status == 429;
 		}
 		$openai->mode;
 	}
