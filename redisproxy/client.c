@@ -25,8 +25,9 @@ void client_mark(struct client *c)
 	if (c->is_dirty || c->dead)
 		return;
 	c->is_dirty = true;
-	c->next_dirty = c->proxy->dirty_clients;
-	c->proxy->dirty_clients = c;
+	c->next_dirty = NULL;
+	*c->proxy->dirty_clients_end = c;
+	c->proxy->dirty_clients_end = &c->next_dirty;
 	proxy_schedule(c->proxy);
 }
 
@@ -83,6 +84,8 @@ static void stop_waiting(struct client *c)
 		*c->prev_waiting = c->next_waiting;
 		if (c->next_waiting)
 			c->next_waiting->prev_waiting = c->prev_waiting;
+		else
+			c->proxy->waiting_end = c->prev_waiting;
 		c->prev_waiting = NULL;
 	}
 	c->wait = CLIENT_GOES_ON;
@@ -266,11 +269,10 @@ static void wait_listed(struct client *c)
 	if (!c->wait_until_us)
 		c->wait_until_us = proxy->now_us + (uint64_t)proxy->conf->wait_ms * 1000;
 	if (!c->prev_waiting) {
-		c->next_waiting = proxy->waiting;
-		c->prev_waiting = &proxy->waiting;
-		if (c->next_waiting)
-			c->next_waiting->prev_waiting = &c->next_waiting;
-		proxy->waiting = c;
+		c->next_waiting = NULL;
+		c->prev_waiting = proxy->waiting_end;
+		*proxy->waiting_end = c;
+		proxy->waiting_end = &c->next_waiting;
 	}
 	if (!timer_armed(proxy->wait_timer))
 		timer_arm(proxy->wait_timer, WAIT_TICK_MS);

@@ -43,6 +43,7 @@ static void flush_upstreams(struct proxy *proxy)
 	struct upstream *up = proxy->dirty_upstreams;
 
 	proxy->dirty_upstreams = NULL;
+	proxy->dirty_upstreams_end = &proxy->dirty_upstreams;
 	while (up) {
 		struct upstream *next = up->next_dirty;
 
@@ -60,17 +61,21 @@ static void flush_upstreams(struct proxy *proxy)
 /* Take the list; those that can go on do, and may put others, or themselves again, on a new one. */
 static void run_clients(struct proxy *proxy, struct client **to_flush)
 {
+	struct client **end = to_flush;
+
 	for (int round = 0; proxy->dirty_clients && round < MAX_ROUNDS; round++) {
 		struct client *c = proxy->dirty_clients;
 
 		proxy->dirty_clients = NULL;
+		proxy->dirty_clients_end = &proxy->dirty_clients;
 		while (c) {
 			struct client *next = c->next_dirty;
 
 			if (c->again)
 				client_continue(c);
-			c->next_dirty = *to_flush;
-			*to_flush = c;
+			c->next_dirty = NULL;
+			*end = c;
+			end = &c->next_dirty;
 			c = next;
 		}
 		/* They are still marked dirty, so that none can be on both lists, except by asking
@@ -92,10 +97,7 @@ static void flush_clients(struct proxy *proxy, struct client *c)
 			proxy->dead_clients = c;
 		} else if (!c->dead && c->again && !c->is_dirty) {
 			/* For the next turn. */
-			c->is_dirty = true;
-			c->next_dirty = proxy->dirty_clients;
-			proxy->dirty_clients = c;
-			proxy_schedule(proxy);
+			client_mark(c);
 		}
 		c = next;
 	}
@@ -179,6 +181,9 @@ struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *con
 	proxy->daemon = daemon;
 	proxy->loop = daemon_loop(daemon);
 	proxy->conf = conf;
+	proxy->waiting_end = &proxy->waiting;
+	proxy->dirty_clients_end = &proxy->dirty_clients;
+	proxy->dirty_upstreams_end = &proxy->dirty_upstreams;
 	stats_init(&proxy->stats, daemon_metrics(daemon));
 	deferred_init(&proxy->turn, on_turn, proxy);
 	proxy->commands = commands_new(daemon_metrics(daemon));
@@ -224,6 +229,7 @@ void proxy_free(struct proxy **proxy_)
 		none = c;
 	}
 	proxy->dirty_clients = NULL;
+	proxy->dirty_clients_end = &proxy->dirty_clients;
 	/* Closing the connections ends what was under way for clients that are gone. */
 	for (struct upstream *up = proxy->upstreams, *next; up; up = next) {
 		next = up->next;

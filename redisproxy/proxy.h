@@ -49,8 +49,8 @@ struct proxy {
 
 	struct client *clients;
 	unsigned n_clients;
-	struct client *waiting;   /* for a connection */
-	struct timer *wait_timer; /* their deadlines */
+	struct client *waiting, **waiting_end; /* for a connection */
+	struct timer *wait_timer;              /* their deadlines */
 	struct timer *sweep_timer;
 	uint64_t next_client_id;
 	unsigned next_slot;
@@ -58,8 +58,9 @@ struct proxy {
 	bool draining;
 
 	struct deferred turn;
-	struct client *dirty_clients;
-	struct upstream *dirty_upstreams;
+	/* First come, first served: two clients must not overtake each other for no reason. */
+	struct client *dirty_clients, **dirty_clients_end;
+	struct upstream *dirty_upstreams, **dirty_upstreams_end;
 	struct upstream *upstreams;
 	struct upstream *dead_upstreams;
 	struct client *dead_clients;

@@ -76,8 +76,9 @@ static void make_dirty(struct upstream *up)
 	if (up->is_dirty || up->state == UPSTREAM_DEAD)
 		return;
 	up->is_dirty = true;
-	up->next_dirty = up->proxy->dirty_upstreams;
-	up->proxy->dirty_upstreams = up;
+	up->next_dirty = NULL;
+	*up->proxy->dirty_upstreams_end = up;
+	up->proxy->dirty_upstreams_end = &up->next_dirty;
 	proxy_schedule(up->proxy);
 }
 
