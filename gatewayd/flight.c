@@ -83,6 +83,7 @@ int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *t
 	buyer->ready = buyer->has_turn = buyer->has_deadline = false;
 	buyer->legacy = NULL;
 	buyer->legacy_done = false;
+	buyer->entering = true;
 	buyer->tickets = tickets;
 	buyer->n_tickets = n;
 	for (size_t i = 0; i < n; i++) {
@@ -101,6 +102,7 @@ int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *t
 		ticket->flight = flight;
 		TAILQ_INSERT_TAIL(&flight->tickets, ticket, link);
 	}
+	buyer->entering = false;
 	if (flights->parts.store)
 		flight_look_enter(flights, buyer);
 	flight_look_start(flights);

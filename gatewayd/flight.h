@@ -74,6 +74,7 @@ struct buyer {
 	size_t unresolved; /* tickets */
 	struct legacy *legacy;
 	bool legacy_done;
+	bool entering; /* not all of its tickets have their flights yet */
 	uint64_t give_up_us;
 	bool has_turn, has_deadline;
 	TAILQ_ENTRY(buyer) turn_link, deadline_link;

@@ -7,7 +7,7 @@
 void flight_buyer_ready(struct flights *flights, struct buyer *buyer)
 {
 	bool settled = buyer->looking == 0;
-	if (buyer->ready || buyer->legacy ||
+	if (buyer->ready || buyer->legacy || buyer->entering ||
 		(TAILQ_EMPTY(&buyer->wanted) && TAILQ_EMPTY(&buyer->routed)))
 		return;
 	if (settled && flight_legacy_start(flights, buyer))

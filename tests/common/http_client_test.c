@@ -42,6 +42,76 @@ static void test_post_goes_out_and_the_answer_comes_back(void **state)
 	raw_server_free(&s);
 }
 
+/* A body that the server compressed comes as it was sent when that is asked for, and only then. */
+static void test_an_encoded_body_may_be_kept(void **state)
+{
+	(void)state;
+	struct bench b;
+	set_up(&b);
+	struct buf answer = BUF_INIT(1024), zipped = BUF_INIT(1024);
+	assert_int_equal(gzip_compress(SPAN_LITERAL("hi"), SPAN_LITERAL(""), 6, &zipped), 0);
+	buf_printf(&answer,
+		"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %zu\r\n\r\n",
+		zipped.len);
+	buf_append(&answer, zipped.data, zipped.len);
+	/* The handle is the same for all. */
+	for (int i = 0; i < 4; i++) {
+		struct raw_server s;
+		raw_server_start(&s, serve_arg_once, NULL);
+		s.arg = answer.data;
+		s.arg_len = answer.len;
+		struct http_call_options options = options_for("GET", s.url);
+		options.keep_encoding = i % 2 == 0;
+		struct outcome o = call_once(&b, &options);
+		assert_int_equal(o.outcome, HTTP_CALL_OK);
+		assert_int_equal(o.body_len, options.keep_encoding ? zipped.len : 2);
+		if (options.keep_encoding)
+			assert_memory_equal(o.body, zipped.data, zipped.len);
+		raw_server_stop(&s);
+		assert_true(
+			!strcasestr(s.request, "\r\nAccept-Encoding:") == options.keep_encoding);
+		raw_server_free(&s);
+	}
+	buf_free(&answer);
+	buf_free(&zipped);
+	tear_down(&b);
+}
+
+/* One call is signed; the next one on the same handle shows nothing of it. */
+static void test_a_signature_is_of_one_call(void **state)
+{
+	(void)state;
+	static const struct http_call_signature signature = {
+		.region = "eu-west-1", .service = "s3", .access_key = "AK", .secret = "s:cret"};
+	struct bench b;
+	set_up(&b);
+	for (int i = 0; i < 4; i++) {
+		struct raw_server s;
+		raw_server_start(&s, serve_arg_once, NULL);
+		s.arg = ANSWER_OK;
+		s.arg_len = strlen(ANSWER_OK);
+		const char *headers[] = {"x-amz-content-sha256: UNSIGNED-PAYLOAD",
+			"Content-Type: application/json", NULL};
+		struct http_call_options options = options_for("PUT", s.url);
+		options.headers = headers;
+		options.body = body_of(&b, "{}");
+		options.signature = i % 2 == 0 ? &signature : NULL;
+		struct outcome o = call_once(&b, &options);
+		assert_int_equal(o.outcome, HTTP_CALL_OK);
+		raw_server_stop(&s);
+		bool is_signed = strstr(
+			s.request, "Authorization: AWS4-HMAC-SHA256 Credential=AK/");
+		assert_int_equal(is_signed, options.signature != NULL);
+		assert_int_equal(strcasestr(s.request, "\r\nAuthorization:") != NULL, is_signed);
+		assert_int_equal(
+			strstr(s.request, "/eu-west-1/s3/aws4_request") != NULL, is_signed);
+		assert_null(strcasestr(s.request, "\r\nExpect:"));
+		assert_null(strstr(s.request, "s:cret"));
+		raw_server_free(&s);
+	}
+	tear_down(&b);
+}
+
 /* One connection, one libcurl handle, many kinds of request: none shows what the one before was. */
 static void test_methods_one_after_the_other(void **state)
 {
@@ -354,6 +424,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_post_goes_out_and_the_answer_comes_back),
 		cmocka_unit_test(test_methods_one_after_the_other),
+		cmocka_unit_test(test_an_encoded_body_may_be_kept),
+		cmocka_unit_test(test_a_signature_is_of_one_call),
 		cmocka_unit_test(test_connection_is_used_again),
 		cmocka_unit_test(test_closed_connection_is_replaced),
 		cmocka_unit_test(test_large_body_is_sent_whole),

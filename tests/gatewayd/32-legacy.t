@@ -90,6 +90,24 @@ for my $layout (qw(embeddings hashed)) {
 	};
 }
 
+subtest 'two instances' => sub {
+	for my $layout (qw(embeddings hashed)) {
+		my $dir = test_path("two-$layout");
+		fill($layout, $dir);
+		my $before = $openai->calls;
+		mkdir test_path("run-$layout");
+		my @d = map { daemon('gatewayd', http => 1, rpc => "run-$layout/gatewayd.$_.sock", env => { OPENAI_BASE_URL => $openai->base, STORE_DIR => $dir,
+			STORE_LEGACY_LAYOUT => $layout, RUN_DIR => test_path("run-$layout"), GATEWAYD_INSTANCE => $_, GATEWAYD_INSTANCES => 2 }) } 0, 1;
+		for my $i (0 .. $#bodies) {
+			my $r = post($d[ $i % 2 ], $bodies[$i]);
+			is_deeply floats($r->{json}), floats($answers[$i]), "$layout: body $i";
+			is $r->{headers}{"x-cache"}, "HIT", "a hit";
+		}
+		is $openai->calls, $before, 'not one purchase';
+		$_->stop for @d;
+	}
+};
+
 subtest 'not for everybody' => sub {
 	my $dir = test_path('closed');
 	fill('embeddings', $dir);
