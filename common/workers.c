@@ -28,6 +28,8 @@ struct workers {
 	pthread_cond_t wake;
 	struct job_list waiting, finished;
 	bool stopping;
+	unsigned idle;        /* threads that wait */
+	bool waking;          /* one of them was signalled and has not taken its job yet */
 	atomic_size_t queued; /* written under the lock, read anywhere */
 
 	unsigned n_threads;
@@ -63,18 +65,43 @@ static struct job *list_take_all(struct job_list *list)
 	return jobs;
 }
 
+/*
+ * Threads are woken one after the other, each by the one before it, as long as jobs wait: a burst
+ * of short jobs then runs on a thread or two, without a switch for each. Nobody is woken under the
+ * lock, which would be the first thing to wait for.
+ */
+static bool should_wake(struct workers *w)
+{
+	if (!w->waiting.head || w->idle == 0 || w->waking)
+		return false;
+	return w->waking = true;
+}
+
+/* With the lock; NULL: stopping. */
+static struct job *wait_for_job(struct workers *w)
+{
+	while (!w->stopping && !w->waiting.head) {
+		w->idle++;
+		pthread_cond_wait(&w->wake, &w->lock);
+		w->idle--;
+		w->waking = false;
+	}
+	if (w->stopping)
+		return NULL;
+	atomic_fetch_sub_explicit(&w->queued, 1, memory_order_relaxed);
+	return list_take_first(&w->waiting);
+}
+
 static void *run_thread(void *arg)
 {
 	struct workers *w = arg;
+	struct job *job;
 	pthread_mutex_lock(&w->lock);
-	for (;;) {
-		while (!w->stopping && !w->waiting.head)
-			pthread_cond_wait(&w->wake, &w->lock);
-		if (w->stopping)
-			break;
-		struct job *job = list_take_first(&w->waiting);
-		atomic_fetch_sub_explicit(&w->queued, 1, memory_order_relaxed);
+	while ((job = wait_for_job(w))) {
+		bool wake = should_wake(w);
 		pthread_mutex_unlock(&w->lock);
+		if (wake)
+			pthread_cond_signal(&w->wake);
 
 		job->work(job);
 
@@ -82,11 +109,13 @@ static void *run_thread(void *arg)
 		bool was_empty = !w->finished.head;
 		list_append(&w->finished, job);
 		if (was_empty) {
+			pthread_mutex_unlock(&w->lock);
 			/* Only an overflowing counter could make this fail, and it is read first.
 			 */
 			uint64_t one = 1;
 			ssize_t n = write(w->fd, &one, sizeof one);
 			BUG_ON(n != sizeof one);
+			pthread_mutex_lock(&w->lock);
 		}
 	}
 	pthread_mutex_unlock(&w->lock);
@@ -185,12 +214,15 @@ int workers_submit(struct workers *w, struct job *job)
 {
 	pthread_mutex_lock(&w->lock);
 	bool taken = !w->stopping && workers_queued(w) < w->max_queued;
+	bool wake = false;
 	if (taken) {
 		list_append(&w->waiting, job);
 		atomic_fetch_add_explicit(&w->queued, 1, memory_order_relaxed);
-		pthread_cond_signal(&w->wake);
+		wake = should_wake(w);
 	}
 	pthread_mutex_unlock(&w->lock);
+	if (wake)
+		pthread_cond_signal(&w->wake);
 	if (!taken)
 		return -1;
 	w->pending++;
