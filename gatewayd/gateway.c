@@ -2,6 +2,7 @@
 
 #include "gatewayd/api_error.h"
 #include "gatewayd/embeddings.h"
+#include "gatewayd/models.h"
 
 static void serve_embeddings(struct gateway *gateway, struct exchange *exchange)
 {
@@ -15,6 +16,8 @@ static const struct route {
 } routes[] = {
 	{"/v1/embeddings", "POST", serve_embeddings},
 	{"/openai/v1/embeddings", "POST", serve_embeddings},
+	{"/v1/models", "GET", models_serve},
+	{"/openai/v1/models", "GET", models_serve},
 };
 
 void gateway_serve(struct exchange *exchange, void *arg)

@@ -16,3 +16,17 @@ int provider_request_write(
 	buf_printf(out, "],\"encoding_format\":\"%s\"}", encoding_format);
 	return buf_failed(out) ? -1 : 0;
 }
+
+const char *provider_outcome_code(enum provider_outcome outcome)
+{
+	switch (outcome) {
+	case PROVIDER_TIMEOUT:
+		return "provider_timeout";
+	case PROVIDER_BROKEN:
+		return "provider_broken_answer";
+	case PROVIDER_REFUSED:
+		return "provider_error";
+	default:
+		return "provider_unreachable";
+	}
+}

@@ -63,6 +63,9 @@ enum provider_outcome {
 	PROVIDER_BROKEN,      /* an answer that cannot be used: 502 */
 };
 
+/* error.code for the caller, when the provider has no words of its own. */
+const char *provider_outcome_code(enum provider_outcome outcome);
+
 struct provider_result {
 	enum provider_outcome outcome;
 

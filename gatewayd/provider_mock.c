@@ -15,6 +15,13 @@
  * quick. */
 #define SPREAD 24
 
+#define MOCK_MODEL(name) \
+	"{\"id\":\"" name "\",\"object\":\"model\",\"created\":1705948997,\"owned_by\":\"mock\"}"
+
+const char provider_mock_models[] =
+	"{\"object\":\"list\",\"data\":[" MOCK_MODEL("text-embedding-3-small") "," MOCK_MODEL(
+		"text-embedding-3-large") "," MOCK_MODEL("text-embedding-ada-002") "]}\n";
+
 struct mock {
 	struct provider provider; /* first */
 	struct loop *loop;

@@ -25,4 +25,7 @@ void provider_mock_embed(struct span text, float *vector, size_t dimensions);
 /* How many dimensions a model has by default. */
 size_t provider_mock_dimensions(struct span model);
 
+/* What GET /v1/models says with the mock. */
+extern const char provider_mock_models[];
+
 #endif
