@@ -13,6 +13,7 @@
 struct loop {
 	struct event_base *base;
 	bool stopping;
+	uint64_t turn_cpu_max_us;
 	struct event *stop_event;
 
 	struct event *deferred_event; /* made active for later in this turn, timed for the next */
@@ -129,8 +130,15 @@ struct event_base *loop_base(struct loop *loop)
 void loop_run(struct loop *loop)
 {
 	/* libevent ends by itself only on an error of epoll_wait(): go on, there is nobody else. */
-	while (!loop->stopping)
-		event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
+	uint64_t begin_us = clock_us(CLOCK_THREAD_CPUTIME_ID);
+	while (!loop->stopping) {
+		event_base_loop(loop->base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY);
+		/* Waiting takes no processor time. */
+		uint64_t end_us = clock_us(CLOCK_THREAD_CPUTIME_ID);
+		if (end_us - begin_us > loop->turn_cpu_max_us)
+			loop->turn_cpu_max_us = end_us - begin_us;
+		begin_us = end_us;
+	}
 	loop->stopping = false;
 }
 
@@ -140,6 +148,11 @@ void loop_stop(struct loop *loop)
 	if (!loop->stopping)
 		event_active(loop->stop_event, EV_TIMEOUT, 0);
 	loop->stopping = true;
+}
+
+uint64_t loop_turn_cpu_max_us(const struct loop *loop)
+{
+	return loop->turn_cpu_max_us;
 }
 
 uint64_t loop_now_us(const struct loop *loop)

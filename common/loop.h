@@ -31,6 +31,10 @@ uint64_t loop_now_us(const struct loop *loop);
 /* Wall-clock milliseconds since 1970, read once a turn. */
 uint64_t loop_wall_ms(const struct loop *loop);
 
+/* The most processor time that one turn of loop_run() took so far: all callbacks that were due in
+ * it, so no single one took more. */
+uint64_t loop_turn_cpu_max_us(const struct loop *loop);
+
 /*
  * A one-shot timer, owned by who made it. Arming an armed timer moves it. The callback may arm,
  * disarm or free its own timer. It is never early, and late by some milliseconds at most while the

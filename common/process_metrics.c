@@ -21,6 +21,7 @@ enum {
 	START_TIME,
 	LOG_DROPPED,
 	LOOP_LAG,
+	LOOP_TURN_CPU,
 	BUILD,
 	LOG_LINES,
 	N_FAMILIES
@@ -48,6 +49,10 @@ static const struct metric_family families[] = {
 		.type = METRIC_HISTOGRAM,
 		.help = "How long a timer that was due waited for the event loop, probed once a second.",
 		.buckets = metrics_latency_buckets},
+	[LOOP_TURN_CPU] = {.name = "loop_turn_cpu_max_seconds",
+		.type = METRIC_GAUGE,
+		.help = "The most processor time of one turn of the event loop since the start; no "
+			"callback took more."},
 	[BUILD] = {.name = "build_info",
 		.type = METRIC_GAUGE,
 		.help = "Always 1; the label says which version runs.",
@@ -108,6 +113,8 @@ static void collect(void *arg)
 		metric_set(p->plain[MAX_FDS], (double)limit.rlim_cur);
 	metric_set(p->plain[RESIDENT], resident_bytes());
 	metric_set(p->plain[OPEN_FDS], open_descriptors());
+	if (p->loop)
+		metric_set(p->plain[LOOP_TURN_CPU], (double)loop_turn_cpu_max_us(p->loop) / 1e6);
 	metric_set(p->plain[LOG_DROPPED], (double)log_dropped());
 	for (int level = 0; level <= LOG_LEVEL_FATAL; level++)
 		metric_set(p->log_lines[level], (double)log_lines((enum log_level)level));

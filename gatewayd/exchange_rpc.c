@@ -45,6 +45,7 @@ struct rpc_entry {
 	struct msg_request_params params;
 
 	struct buf body;
+	struct digest_state *sum; /* of a body in chunks */
 	bool body_first; /* no hash came: read the body, hash it, then begin */
 
 	struct shared_slice *piece;
@@ -72,6 +73,7 @@ static void entry_free(struct rpc_entry *entry)
 	if (entry->piece)
 		shared_release(entry->piece);
 	buf_free(&entry->body);
+	digest_free(&entry->sum);
 	free(entry->bytes);
 	free(entry);
 }
@@ -98,7 +100,9 @@ static void refuse(struct rpc_entry *entry, int code, const char *why)
 static void body_complete(struct rpc_entry *entry)
 {
 	struct exchange *exchange = &entry->exchange;
-	struct digest digest = digest_of((struct span){(char *)entry->body.data, entry->body.len});
+	struct digest digest = entry->sum ? digest_final(entry->sum)
+					  : digest_of((struct span){(char *)entry->body.data,
+						    entry->body.len});
 	if (entry->body_first) {
 		exchange->body_hash = digest;
 		entry->body_first = false;
@@ -126,6 +130,12 @@ static void on_chunk(struct span data, bool end, void *arg)
 		refuse(entry, RPC_BAD_PARAMS, "body_bytes: the body is longer, or memory is short");
 		return;
 	}
+	/* Hashed as it comes: a large one at its end would keep the loop. */
+	if (!entry->sum && !(entry->sum = digest_new())) {
+		refuse(entry, RPC_BAD_PARAMS, "body: memory is short");
+		return;
+	}
+	digest_update(entry->sum, data);
 	if (end) {
 		if (entry->body.len != entry->params.body_bytes)
 			refuse(entry, RPC_BAD_PARAMS, "body_bytes: the body is shorter");
