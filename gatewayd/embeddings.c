@@ -28,8 +28,8 @@
 #define PIECE_BYTES (48u << 10)
 
 /*
- * READING ──> PARSING ──> WAITING ──> STREAMING ──> (gone)
- *    body        │ on a      │ for        └ large answers only
+ * READING ──> PARSING ──> WAITING ──> ASSEMBLING ──> (gone)
+ *    body        │ on a      │ for     or STREAMING: large answers
  *                │ worker    │ flights
  *
  * An answer, an error or the client's leaving ends it from any state. A job that is on a worker is
@@ -39,6 +39,7 @@ enum embeddings_state {
 	EMBEDDINGS_READING,
 	EMBEDDINGS_PARSING,
 	EMBEDDINGS_WAITING,
+	EMBEDDINGS_ASSEMBLING,
 	EMBEDDINGS_STREAMING,
 };
 
@@ -67,13 +68,17 @@ struct embeddings {
 	size_t from[STATS_SOURCES];
 	size_t stale; /* of those from memory */
 	uint64_t saved_tokens;
-	size_t next; /* streaming */
+	size_t next; /* assembling, streaming */
+	struct buf assembled;
+	struct deferred later;
 };
 
 static void embeddings_free(struct embeddings *request)
 {
 	for (size_t i = 0; request->elements && i < request->query.n; i++)
 		cache_object_unref(&request->elements[i]);
+	loop_defer_cancel(request->gateway->loop, &request->later);
+	buf_free(&request->assembled);
 	free(request->elements);
 	free(request->sources);
 	free(request->tickets);
@@ -147,37 +152,52 @@ static void count_success(struct embeddings *request, enum stats_result result)
 		request->saved_tokens);
 }
 
-static void answer_whole(
-	struct embeddings *request, const struct answer *answer, struct response_head *head)
+static void respond_whole(struct embeddings *request, struct cache_object *kept)
 {
-	struct gateway *gateway = request->gateway;
-	struct exchange *exchange = request->exchange;
-	struct buf body = BUF_INIT(SIZE_MAX / 2);
-	if (answer_write(answer, &body) < 0) {
-		buf_free(&body);
+	size_t hits = request->from[STATS_MEMORY] + request->from[STATS_STORE], len = 0;
+	struct response_head head;
+	response_head_fill(&head, request->gateway, request->exchange,
+		stats_x_cache(result_of(request)), hits ? oldest_ms(request) : 0);
+	if (request->query.n > 1)
+		response_head_hits(&head, hits, request->query.n);
+	if (kept) {
+		exchange_respond_object(request->exchange, &head.answer, kept, CACHE_IDENTITY);
+		cache_object_unref(&kept);
+	} else {
+		void *data = buf_take(&request->assembled, &len);
+		exchange_respond(request->exchange, &head.answer, slice_malloced(data, len));
+	}
+	embeddings_free(request);
+}
+
+/* Number text takes its time: a piece a turn. */
+static void assemble(void *arg)
+{
+	struct embeddings *request = arg;
+	struct buf *body = &request->assembled;
+	struct answer answer = {.elements = request->elements,
+		.n = request->query.n,
+		.encoding = request->query.encoding};
+	if (answer_write_some(&answer, &request->next, body->len + PIECE_BYTES, body) < 0) {
 		fail_with_memory(request);
 		return;
 	}
-	if (exchange->body_bytes <= WHOLE_MAX_BODY_BYTES) {
+	if (request->next < request->query.n) {
+		loop_defer(request->gateway->loop, &request->later);
+		return;
+	}
+	count_success(request, result_of(request));
+	struct cache_object *kept = NULL;
+	if (request->exchange->body_bytes <= WHOLE_MAX_BODY_BYTES) {
 		const struct cache_object_info *first = cache_object_info(request->elements[0]);
 		uint64_t tokens = 0;
 		for (size_t i = 0; i < request->query.n; i++)
 			tokens += cache_object_info(request->elements[i])->total_tokens;
-		struct cache_object *kept = response_cache_put(gateway, &request->response_key,
-			first->model, tokens, (uint32_t)request->query.n, oldest_ms(request),
-			(struct span){(char *)body.data, body.len});
-		if (kept) {
-			buf_free(&body);
-			exchange_respond_object(exchange, &head->answer, kept, CACHE_IDENTITY);
-			cache_object_unref(&kept);
-			embeddings_free(request);
-			return;
-		}
+		kept = response_cache_put(request->gateway, &request->response_key, first->model,
+			tokens, (uint32_t)request->query.n, oldest_ms(request),
+			(struct span){(char *)body->data, body->len});
 	}
-	size_t len = 0;
-	void *data = buf_take(&body, &len);
-	exchange_respond(exchange, &head->answer, slice_malloced(data, len));
-	embeddings_free(request);
+	respond_whole(request, kept);
 }
 
 /* To another instance: packed elements, each with what it cost and where it was. */
@@ -195,6 +215,11 @@ static void answer(struct embeddings *request)
 		answer_fetch(request);
 		return;
 	}
+	if (request->query.n <= WHOLE_MAX_ELEMENTS) {
+		request->state = EMBEDDINGS_ASSEMBLING;
+		assemble(request);
+		return;
+	}
 	enum stats_result result = result_of(request);
 	size_t hits = request->from[STATS_MEMORY] + request->from[STATS_STORE];
 	count_success(request, result);
@@ -202,15 +227,10 @@ static void answer(struct embeddings *request)
 	struct response_head head;
 	response_head_fill(&head, request->gateway, request->exchange, stats_x_cache(result),
 		hits ? oldest_ms(request) : 0);
-	if (request->query.n > 1)
-		response_head_hits(&head, hits, request->query.n);
+	response_head_hits(&head, hits, request->query.n);
 	struct answer answer = {.elements = request->elements,
 		.n = request->query.n,
 		.encoding = request->query.encoding};
-	if (request->query.n <= WHOLE_MAX_ELEMENTS) {
-		answer_whole(request, &answer, &head);
-		return;
-	}
 	request->state = EMBEDDINGS_STREAMING;
 	exchange_respond_stream(request->exchange, &head.answer, answer_length(&answer));
 }
@@ -503,6 +523,8 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 		return;
 	}
 	request->gateway = gateway;
+	buf_init(&request->assembled, SIZE_MAX / 2);
+	deferred_init(&request->later, assemble, request);
 	request->exchange = exchange;
 	request->credential = credential;
 	request->response_key = key;

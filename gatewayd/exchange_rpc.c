@@ -46,7 +46,8 @@ struct rpc_entry {
 
 	struct buf body;
 	struct digest_state *sum; /* of a body in chunks */
-	bool body_first; /* no hash came: read the body, hash it, then begin */
+	bool hashed;              /* body_hash is what the body has */
+	bool body_first;          /* no hash came: read the body, hash it, then begin */
 
 	struct shared_slice *piece;
 	size_t piece_sent;
@@ -100,18 +101,22 @@ static void refuse(struct rpc_entry *entry, int code, const char *why)
 static void body_complete(struct rpc_entry *entry)
 {
 	struct exchange *exchange = &entry->exchange;
-	struct digest digest = entry->sum ? digest_final(entry->sum)
-					  : digest_of((struct span){(char *)entry->body.data,
-						    entry->body.len});
-	if (entry->body_first) {
-		exchange->body_hash = digest;
-		entry->body_first = false;
-		begin(entry);
-		return;
-	}
-	if (!digest_equal(&digest, &exchange->body_hash)) {
-		refuse(entry, RPC_BAD_PARAMS, "body_hash: not the hash of the body");
-		return;
+	if (!entry->hashed) {
+		struct digest digest = entry->sum
+					       ? digest_final(entry->sum)
+					       : digest_of((struct span){(char *)entry->body.data,
+							 entry->body.len});
+		entry->hashed = true;
+		if (entry->body_first) {
+			exchange->body_hash = digest;
+			entry->body_first = false;
+			begin(entry);
+			return;
+		}
+		if (!digest_equal(&digest, &exchange->body_hash)) {
+			refuse(entry, RPC_BAD_PARAMS, "body_hash: not the hash of the body");
+			return;
+		}
 	}
 	size_t len = 0;
 	void *data = buf_take(&entry->body, &len);

@@ -70,10 +70,11 @@ struct provider_result {
 	enum provider_outcome outcome;
 
 	/*
-	 * PROVIDER_OK: one an input, in the order of the inputs; lent for the callback. Else NULL,
-	 * or those that were bought nevertheless (and cost total_tokens), the others zeroed.
+	 * PROVIDER_OK: one an input, in the order of the inputs; lent for the callback, but the
+	 * receiver may take the texts out. Else NULL, or those that were bought nevertheless (and
+	 * cost total_tokens), the others zeroed.
 	 */
-	const struct embedding *embeddings;
+	struct embedding *embeddings;
 	size_t n_embeddings;
 	struct span model;     /* as the provider names it */
 	uint64_t total_tokens; /* 0 when the provider does not say */

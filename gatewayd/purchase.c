@@ -26,7 +26,16 @@ struct purchase {
 	size_t n;
 	struct bought_item *items;
 	uint32_t *weights; /* bytes of each input, for sharing the tokens out */
+
+	/* What was bought, while it is handed out: some a turn, since 2,048 take their time. */
+	struct embedding *bought;
+	uint64_t *tokens;
+	char *served_model;
+	size_t handed;
+	struct deferred later;
 };
+
+#define HAND_OUT_A_TURN 96
 
 static void purchase_free(struct purchase *purchase)
 {
@@ -35,6 +44,12 @@ static void purchase_free(struct purchase *purchase)
 		if (purchase->next)
 			purchase->next->prev = purchase->prev;
 	}
+	loop_defer_cancel(purchase->parts.loop, &purchase->later);
+	for (size_t i = 0; purchase->bought && i < purchase->n; i++)
+		buf_free(&purchase->bought[i].text);
+	free(purchase->bought);
+	free(purchase->tokens);
+	free(purchase->served_model);
 	free(purchase->model);
 	free(purchase->store_params);
 	free(purchase->items);
@@ -55,10 +70,10 @@ static int share_tokens(
 }
 
 /* Put one vector in memory and in the store. NULL when out of memory. */
-static struct cache_object *keep(struct purchase *purchase, size_t index,
-	const struct provider_result *result, uint64_t tokens, uint64_t now_ms)
+static struct cache_object *keep(struct purchase *purchase, size_t index, uint64_t now_ms)
 {
-	const struct embedding *embedding = &result->embeddings[index];
+	const struct embedding *embedding = &purchase->bought[index];
+	uint64_t tokens = purchase->tokens[index];
 	const struct purchase_parts *parts = &purchase->parts;
 	struct span text = {(char *)embedding->text.data, embedding->text.len};
 	struct cache_object_info info = {
@@ -71,7 +86,7 @@ static struct cache_object *keep(struct purchase *purchase, size_t index,
 		.prompt_tokens = tokens,
 		.total_tokens = tokens,
 		.model = span_of(purchase->model),
-		.served_model = result->model,
+		.served_model = span_of(purchase->served_model),
 		.dims = embedding->dims,
 		.n_elements = 1,
 	};
@@ -130,25 +145,49 @@ static void end(struct purchase *purchase, const struct provider_result *failure
 
 /* ---- From the provider ---- */
 
-/* What was bought goes to those who wait for it. -1 when out of memory. */
-static int hand_out(struct purchase *purchase, const struct provider_result *result)
+static int take(struct purchase *purchase, const struct provider_result *result)
 {
-	uint64_t *tokens = calloc(purchase->n, sizeof *tokens);
+	purchase->bought = calloc(purchase->n, sizeof *purchase->bought);
+	purchase->tokens = calloc(purchase->n, sizeof *purchase->tokens);
+	purchase->served_model = strndup(
+		result->model.len ? result->model.data : "", result->model.len);
+	if (!purchase->bought || !purchase->tokens || !purchase->served_model ||
+		share_tokens(purchase, result, purchase->tokens) < 0)
+		return -1;
+	for (size_t i = 0; i < purchase->n; i++) {
+		purchase->bought[i] = result->embeddings[i];
+		result->embeddings[i].text = (struct buf){0};
+	}
+	return 0;
+}
+
+/* The next `most` of what was bought go to those who wait for them. -1 when out of memory. */
+static int hand_out(struct purchase *purchase, size_t most)
+{
 	uint64_t now_ms = loop_wall_ms(purchase->parts.loop);
-	int rc = tokens ? share_tokens(purchase, result, tokens) : -1;
-	purchase->handing_out = true;
-	for (size_t i = 0; rc == 0 && i < purchase->n; i++) {
-		if (!result->embeddings[i].dims)
+	for (; most > 0 && purchase->handed < purchase->n; most--) {
+		size_t index = purchase->handed++;
+		if (!purchase->bought[index].dims)
 			continue; /* of a part that failed */
-		struct cache_object *object = keep(purchase, i, result, tokens[i], now_ms);
-		if (object)
-			hand_over(purchase, i, object, FLIGHT_BOUGHT);
-		else
-			rc = -1;
+		struct cache_object *object = keep(purchase, index, now_ms);
+		if (!object)
+			return -1;
+		buf_free(&purchase->bought[index].text);
+		hand_over(purchase, index, object, FLIGHT_BOUGHT);
 		cache_object_unref(&object);
 	}
-	free(tokens);
-	return rc;
+	return 0;
+}
+
+static void hand_out_in_turns(void *arg)
+{
+	struct purchase *purchase = arg;
+	if (hand_out(purchase, HAND_OUT_A_TURN) < 0)
+		end(purchase, &out_of_memory);
+	else if (purchase->handed < purchase->n)
+		loop_defer(purchase->parts.loop, &purchase->later);
+	else
+		end(purchase, NULL);
 }
 
 static size_t count_bought(const struct provider_result *result)
@@ -174,11 +213,16 @@ static void on_done(const struct provider_result *result, void *arg)
 	if (events->on_bought)
 		events->on_bought(span_of(purchase->model), result->total_tokens,
 			count_bought(result), events->arg);
-	int rc = hand_out(purchase, result);
-	if (!bought_all)
+	purchase->handing_out = true;
+	if (take(purchase, result) < 0)
+		end(purchase, bought_all ? &out_of_memory : result);
+	else if (bought_all)
+		hand_out_in_turns(purchase);
+	else {
+		/* Of a part that failed: rare, and the failure is only lent. */
+		hand_out(purchase, SIZE_MAX);
 		end(purchase, result);
-	else
-		end(purchase, rc < 0 ? &out_of_memory : NULL);
+	}
 }
 
 /* ---- From the owner ---- */
@@ -244,6 +288,7 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 		return NULL;
 	struct span *inputs = calloc(n, sizeof *inputs);
 	purchase->parts = *parts;
+	deferred_init(&purchase->later, hand_out_in_turns, purchase);
 	purchase->events = *events;
 	purchase->n = n;
 	purchase->credential = payer->credential_digest;

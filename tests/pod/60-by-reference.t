@@ -61,6 +61,7 @@ sub right_slow
 {
 	my ($c) = @_;
 	my ($head, $body) = split /\r\n\r\n/, read_all($c), 2;
+	return 0 if !defined $body;
 	my ($length) = $head =~ /^Content-Length: (\d+)/mi;
 	return defined $length && length $body == $length
 		&& right($c->{request}, { status => $head =~ m{^HTTP/1.1 (\d+)} ? $1 : 0, body => $body });
