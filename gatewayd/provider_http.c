@@ -108,6 +108,7 @@ static void parse(struct job *job)
 	struct provider_call *call = (struct provider_call *)job;
 	struct span body = {(char *)call->answer.data, call->answer.len};
 	call->parse_error = call->maker->dialect->parse(body, call->n_inputs, &call->parsed);
+	buf_free(&call->answer); /* what is of use was copied: do not hold both for long */
 }
 
 static void parsed(struct job *job)
