@@ -61,6 +61,20 @@ struct metrics *metrics_new(void)
 	return m;
 }
 
+static void free_series(struct family *f)
+{
+	for (struct metric *s = f->first, *next; s; s = next) {
+		next = s->next;
+		free(s->counts);
+		free(s->values);
+		free(s->text);
+		free(s);
+	}
+	f->first = NULL;
+	f->last = &f->first;
+	f->n_series = 0;
+}
+
 void metrics_free(struct metrics **metrics)
 {
 	struct metrics *m = *metrics;
@@ -69,13 +83,7 @@ void metrics_free(struct metrics **metrics)
 	*metrics = NULL;
 	for (struct family *f = m->families, *next; f; f = next) {
 		next = f->next;
-		for (struct metric *s = f->first, *s_next; s; s = s_next) {
-			s_next = s->next;
-			free(s->counts);
-			free(s->values);
-			free(s->text);
-			free(s);
-		}
+		free_series(f);
 		free(f);
 	}
 	free(m->table);
@@ -289,6 +297,27 @@ struct metric *metrics_get(
 		return &nowhere;
 	metrics->used++;
 	return *slot;
+}
+
+void metrics_forget(struct metrics *metrics, const struct metric_family *row)
+{
+	struct family *family = metrics->families;
+	while (family && family->row != row)
+		family = family->next;
+	if (!family)
+		return;
+	free_series(family);
+	/* Open addressing: what stays takes its places anew. */
+	memset(metrics->table, 0, metrics->size * sizeof *metrics->table);
+	metrics->used = 0;
+	for (struct family *f = metrics->families; f; f = f->next)
+		for (struct metric *s = f->first; s; s = s->next) {
+			size_t i = (size_t)(s->hash ^ s->hash >> 32) & (metrics->size - 1);
+			while (metrics->table[i])
+				i = (i + 1) & (metrics->size - 1);
+			metrics->table[i] = s;
+			metrics->used++;
+		}
 }
 
 /* ---- changing one ---- */

@@ -46,6 +46,9 @@ struct metric *metrics_get(
 #define metric(metrics, family, ...) \
 	metrics_get((metrics), (family), (const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
 
+/* Forget all series of a family, for one whose labels come and go: pointers to them are dead. */
+void metrics_forget(struct metrics *metrics, const struct metric_family *family);
+
 void metric_add(struct metric *metric, double value); /* a counter ignores negative values */
 void metric_set(struct metric *metric, double value);
 void metric_observe(struct metric *metric, double value); /* a histogram; NaN is ignored */

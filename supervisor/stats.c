@@ -90,6 +90,9 @@ static void set(struct stats *stats, int family, const struct process *process, 
 static void collect(void *arg)
 {
 	struct stats *stats = arg;
+	/* A program that a reload took out has no metrics any more. */
+	for (int family = 0; family < FAMILIES; family++)
+		metrics_forget(stats->metrics, &stats_families[family]);
 	for (size_t i = 0; i < pod_count(stats->pod); i++) {
 		const struct process *process = pod_process(stats->pod, i);
 		double rss, cpu;

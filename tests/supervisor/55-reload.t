@@ -42,6 +42,8 @@ subtest 'added, changed, adjusted, removed' => sub {
 	($code, $out) = $pod->ctl('status', 'removed');
 	is $code, 4, 'removed is not known any more';
 	($code, $out) = reload($pod, "[program:same]\n$sleep 1000\n", '--json');
+	my ($up) = grep { $_->[0] eq 'supervisor_program_up' } @{ EG::RPC->new($pod->path('supervisor.sock'))->call('metrics')->[0] };
+	is_deeply [ map { $_->[0][0] } @{ $up->[5] } ], ['same'], 'no metrics of those that are gone';
 	my $json = json_decode($out);
 	is_deeply [ sort @{ $json->{removed} } ], [qw(added adjusted changed later quiet)], 'JSON';
 	is_deeply [ map { $_->{name} } @{ $json->{programs} } ], ['same'], 'with the programs';
