@@ -113,6 +113,8 @@ static struct store *make_s3_store(const struct gateway *gateway, const struct g
 			.session_token = conf->s3_session_token},
 		.prefix = gateway->provider->ops->store_prefix,
 		.max_queued_puts = (size_t)conf->store_queue,
+		/* Whoever looks gives up first: an end by this would pass for an answer. */
+		.get_timeout_ms = (uint32_t)conf->store_deadline_ms + 1000,
 		.put_timeout_ms = (uint32_t)conf->s3_timeout_ms,
 	};
 	return must(store_s3_new(gateway->loop, gateway->workers, &options), "s3 store");

@@ -136,7 +136,8 @@ subtest 'the queue is bounded' => sub {
 	ask($d, [ map { "bounded $_" } 1 .. 25 ]);
 	is pending($d), 10, 'ten wait';
 	is puts($d, 'dropped'), 15, 'the others are dropped and counted';
-	$d->kill9;
+	$d->stop;
+	like $d->log, qr/"embeddings that were not stored are lost".*"objects":10/, 'an end without the server says what is lost';
 };
 
 done_testing;
