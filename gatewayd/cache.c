@@ -14,7 +14,8 @@
 #define EXTRAS_LOOKED_AT 8
 /* How many objects of main get another round before one goes whatever its uses: bounds one
  * eviction, which pays for many hits otherwise. */
-#define MAX_ROUNDS 1024
+#define MAX_PASSED_OVER 32 /* held objects that are passed over in a search for one that is not */
+#define MAX_ROUNDS      1024
 /* The arena may be in pieces: how many evictions are tried for one object. */
 #define MAX_EVICTIONS_FOR_ROOM 64
 
@@ -204,7 +205,7 @@ static bool evict_one(struct cache *cache)
 {
 	if (drop_extra(cache))
 		return true;
-	for (int rounds = 0;; rounds++) {
+	for (int rounds = 0, passed_over = 0;; rounds++) {
 		bool from_small = cache->small_bytes >= cache->budget_bytes / 10;
 		if (TAILQ_EMPTY(from_small ? &cache->small : &cache->main))
 			from_small = !from_small;
@@ -214,6 +215,17 @@ static bool evict_one(struct cache *cache)
 			return false;
 		bool stays = node->uses >= (from_small ? MAIN_USES : 1) && rounds < MAX_ROUNDS &&
 			     !expired(object_of(node), cache->now_ms);
+		if (!stays && object_of(node)->references > 1) {
+			/* Somebody holds it: its bytes would not come free. It goes round once
+			 * more, and one request that holds more than the cache can hold does not
+			 * push out all others. */
+			if (++passed_over > MAX_PASSED_OVER)
+				return false;
+			enum cache_queue queue = node->queue;
+			leave(cache, node);
+			enter(cache, node, queue);
+			continue;
+		}
 		if (!stays) {
 			evict(cache, object_of(node));
 			return true;

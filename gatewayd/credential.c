@@ -9,12 +9,25 @@ static char *copy_header(const struct exchange *exchange, const char *name)
 	return value.data ? strndup(value.data, value.len) : strdup("");
 }
 
+/* "Bearer", or nothing but blanks: nobody's key. */
+static bool is_empty(struct span authorization)
+{
+	if (authorization.len >= 6 && strncasecmp(authorization.data, "Bearer", 6) == 0) {
+		authorization.data += 6;
+		authorization.len -= 6;
+	}
+	for (size_t i = 0; i < authorization.len; i++)
+		if (authorization.data[i] != ' ' && authorization.data[i] != '\t')
+			return false;
+	return true;
+}
+
 int credential_take(
 	const struct exchange *exchange, const char *own_key, struct credential *credential)
 {
 	*credential = (struct credential){0};
 	struct span brought = exchange_header(exchange, "authorization");
-	if (brought.len > 0) {
+	if (!is_empty(brought)) {
 		credential->authorization = strndup(brought.data, brought.len);
 	} else if (*own_key) {
 		if (asprintf(&credential->authorization, "Bearer %s", own_key) < 0)

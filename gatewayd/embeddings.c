@@ -329,6 +329,15 @@ void embeddings_on_failure(struct buyer *buyer, const struct flight_failure *fai
 	embeddings_free(request);
 }
 
+/* Requests that hold more than the cache can hold keep their embeddings beside it; so many bytes of
+ * that are enough. */
+static bool memory_is_short(const struct gateway *gateway)
+{
+	struct cache_stats stats;
+	cache_stats(gateway->cache, &stats);
+	return stats.outside_bytes > (uint64_t)gateway->conf->cache_bytes;
+}
+
 /* Take from memory what is there; the rest needs tickets. -1 when out of memory. */
 static int look_in_memory(struct embeddings *request)
 {
@@ -400,8 +409,10 @@ static void find_elements(struct embeddings *request)
 	request->buyer.traceparent = request->traceparent;
 	request->buyer.local_only = request->fetch;
 	request->buyer.scope = request->per_key ? &request->scope : NULL;
-	if (flights_enter(request->gateway->flights, &request->buyer, request->tickets,
-		    request->n_tickets) < 0) {
+	bool large = query->n > WHOLE_MAX_ELEMENTS;
+	if ((large && memory_is_short(request->gateway)) ||
+		flights_enter(request->gateway->flights, &request->buyer, request->tickets,
+			request->n_tickets) < 0) {
 		struct api_error error;
 		api_error_set(&error, 503, NULL, "overloaded",
 			"Too many texts are on their way; try again in a moment.");

@@ -86,7 +86,9 @@ static void describe(const struct provider_result *failure, struct flight_failur
 	*out = (struct flight_failure){
 		.body = failure->body, .content_type = failure->content_type};
 	api_error_set(&out->error, failure->status, NULL, provider_outcome_code(failure->outcome),
-		"%s", failure->detail ? failure->detail : "the provider refused the request");
+		failure->outcome == PROVIDER_BROKEN ? "The provider's answer cannot be used: %s."
+						    : "%s",
+		failure->detail ? failure->detail : "the provider refused the request");
 	out->error.retry_after_ms = failure->retry_after_ms;
 }
 

@@ -223,8 +223,12 @@ static void give_up(struct provider_call *call, const struct http_call_result *r
 			.retry_after_ms = retry_after_ms,
 			.detail = "the provider refused the request",
 		};
-		/* A redirect or another 2xx or 3xx is nothing a caller can use. */
-		if (result->status < 400) {
+		/* When to come back is said of every fault of the provider. */
+		if (result->status >= 500 && retry_after_ms < 0)
+			refusal.retry_after_ms = 1000;
+		/* A redirect, another 2xx or 3xx, or no status of HTTP: nothing a caller can use.
+		 */
+		if (result->status < 400 || result->status > 599) {
 			refusal.outcome = PROVIDER_BROKEN;
 			refusal.status = 502;
 			refusal.body = (struct span){0};

@@ -33,6 +33,7 @@ enum family {
 	CACHE_BUDGET,
 	CACHE_USED,
 	CACHE_PINNED,
+	CACHE_OUTSIDE,
 	CACHE_OBJECTS,
 	CACHE_HITS,
 	CACHE_MISSES,
@@ -125,6 +126,9 @@ const struct metric_family gatewayd_families[] = {
 	[CACHE_PINNED] = {.name = "gatewayd_cache_pinned_bytes",
 		.type = METRIC_GAUGE,
 		.help = "Part of it that is out of the cache and still being sent."},
+	[CACHE_OUTSIDE] = {.name = "gatewayd_cache_outside_bytes",
+		.type = METRIC_GAUGE,
+		.help = "Embeddings of requests under way that found no room in the cache."},
 	[CACHE_OBJECTS] = {.name = "gatewayd_cache_objects",
 		.type = METRIC_GAUGE,
 		.labels = {"kind"},
@@ -253,6 +257,7 @@ static void collect_cache(const struct stats *stats)
 	set(stats, CACHE_BUDGET, (double)cache.budget_bytes);
 	set(stats, CACHE_USED, (double)cache.used_bytes);
 	set(stats, CACHE_PINNED, (double)cache.pinned_bytes);
+	set(stats, CACHE_OUTSIDE, (double)cache.outside_bytes);
 	set_label(stats, CACHE_OBJECTS, "element", (double)cache.objects[CACHE_ELEMENT]);
 	set_label(stats, CACHE_OBJECTS, "response", (double)cache.objects[CACHE_RESPONSE]);
 	set_label(stats, CACHE_HITS, "element", (double)cache.hits[CACHE_ELEMENT]);

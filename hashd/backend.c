@@ -230,7 +230,7 @@ static void on_tick(void *arg)
 	for (size_t i = 0; i < backends->count; i++) {
 		struct backend *backend = &backends->backend[i];
 
-		if (backend->state == BACKEND_LEAVING && backends->n_up)
+		if (backend->state == BACKEND_LEAVING)
 			hang_up_if_idle(backend);
 		if (backend->state != BACKEND_AWAY && !backend->ping)
 			send_ping(backend, (uint32_t)backends->conf->ping_timeout_ms);

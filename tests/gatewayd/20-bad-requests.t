@@ -27,6 +27,8 @@ for (
 	[ 'bad format', 400, undef, 'encoding_format', [ POST => '/v1/embeddings', \@JSON, '{"input":"a","model":"m","encoding_format":"x"}' ] ],
 	[ 'bad dimensions', 400, undef, 'dimensions', [ POST => '/v1/embeddings', \@JSON, '{"input":"a","model":"m","dimensions":-1}' ] ],
 	[ 'no key', 401, 'missing_api_key', undef, [ POST => '/v1/embeddings', [ 'Content-Type' => 'application/json' ], $GOOD ] ],
+	(map { [ "an empty key '$_'", 401, 'missing_api_key', undef, [ POST => '/v1/embeddings', [ 'Content-Type' => 'application/json', Authorization => $_ ], $GOOD ] ] }
+		'Bearer', 'Bearer ', 'bearer  '),
 	[ 'unknown path', 404, 'unknown_url', undef, [ POST => '/v1/embedding', \@JSON, $GOOD ] ],
 	[ 'root', 404, 'unknown_url', undef, [ GET => '/', [], '' ] ],
 	[ 'bad method', 405, 'method_not_allowed', undef, [ GET => '/v1/embeddings', \@KEY, '' ], allow => 'POST' ],

@@ -31,7 +31,10 @@ for (
 	[ { fault => 'status', status => 400 }, 400 ],
 	[ { fault => 'status', status => 404 }, 404 ],
 	[ { fault => 'status', status => 500 }, 500 ],
+	[ { fault => 'status', status => 503 }, 503 ],
 	[ { fault => 'status', status => 301 }, 502, 'provider_broken_answer' ],
+	[ { fault => 'status', status => 600 }, 502, 'provider_broken_answer' ],
+	[ { fault => 'status', status => 999 }, 502, 'provider_broken_answer' ],
 	[ { fault => 'reset' }, 503, 'provider_unreachable' ],
 	[ { fault => 'close' }, 503, 'provider_unreachable' ],
 	[ { fault => 'reset_body' }, 503, 'provider_unreachable' ],
@@ -53,7 +56,8 @@ for (
 		is $r->{json}{error}{code}, $code, 'its code' if $code;
 		cmp_ok $r->{seconds}, '<', 5, 'in bounded time';
 		is $r->{headers}{'retry-after'}, 7, 'Retry-After is passed on' if $mode->{headers};
-		like $r->{headers}{'retry-after'}, qr/^\d+$/, 'Retry-After' if $status == 503;
+		like $r->{headers}{'retry-after'}, qr/^\d+$/, 'Retry-After' if $status == 503 || $status == 500;
+		like $r->{json}{error}{message}, qr/provider/i, 'says whose fault it is' if $code;
 		$openai->mode;
 		my $good = ask($d, $text);
 		is $good->{status}, 200, 'well again';

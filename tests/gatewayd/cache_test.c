@@ -201,7 +201,7 @@ static void objects_without_room_work_outside(void **state)
 	cache_free(&cache);
 }
 
-static void references_outlive_eviction(void **state)
+static void what_is_held_is_passed_over_and_outlives_a_purge(void **state)
 {
 	(void)state;
 	enum { HELD = 30 };
@@ -216,14 +216,45 @@ static void references_outlive_eviction(void **state)
 	for (unsigned i = 1000; i < 2000; i++)
 		assert_true(put(cache, i, 8192));
 	struct cache_stats stats = stats_of(cache);
-	assert_true(stats.evictions >= HELD);
-	assert_true(stats.pinned_bytes >= HELD * 8192);
+	assert_true(stats.evictions >= 900);
+	assert_int_equal(stats.pinned_bytes, 0);
 	assert_true(stats.used_bytes <= stats.budget_bytes);
+	for (unsigned i = 0; i < HELD; i++)
+		assert_true(use(cache, i, 8192));
+
+	cache_clear(cache);
+	assert_true(stats_of(cache).pinned_bytes >= HELD * 8192);
 	for (unsigned i = 0; i < HELD; i++) {
 		assert_true(body_is((struct span){slices[i].data, slices[i].len_bytes}, i));
 		slice_release(&slices[i]);
 	}
 	assert_int_equal(stats_of(cache).pinned_bytes, 0);
+	cache_free(&cache);
+}
+
+/* One request that holds ten times what the cache can hold. */
+static void who_holds_too_much_does_not_push_out_the_others(void **state)
+{
+	(void)state;
+	enum { HOT = 40, MANY = 1200 };
+	struct cache *cache = new_cache(MIB);
+	for (int round = 0; round < 4; round++)
+		for (unsigned i = 0; i < HOT; i++)
+			if (!use(cache, i, 8192))
+				assert_true(put(cache, i, 8192));
+	struct cache_object **held = calloc(MANY, sizeof(*held));
+	for (unsigned i = 0; i < MANY; i++) {
+		held[i] = make(cache, 1000 + i, 8192);
+		cache_insert(cache, held[i], 0);
+	}
+	unsigned hot = 0;
+	for (unsigned i = 0; i < HOT; i++)
+		hot += use(cache, i, 8192);
+	for (unsigned i = 0; i < MANY; i++)
+		cache_object_unref(&held[i]);
+	free(held);
+	print_message("# %u of %d hot objects are left\n", hot, HOT);
+	assert_true(hot >= HOT * 3 / 4);
 	cache_free(&cache);
 }
 
@@ -489,7 +520,8 @@ int main(void)
 		cmocka_unit_test(one_of_those_who_see_it_stale_refreshes),
 		cmocka_unit_test(a_newer_copy_takes_the_place),
 		cmocka_unit_test(objects_without_room_work_outside),
-		cmocka_unit_test(references_outlive_eviction),
+		cmocka_unit_test(what_is_held_is_passed_over_and_outlives_a_purge),
+		cmocka_unit_test(who_holds_too_much_does_not_push_out_the_others),
 		cmocka_unit_test(pinned_to_the_brim_it_still_makes_objects),
 		cmocka_unit_test(further_forms_stay_and_go_first),
 		cmocka_unit_test(a_form_too_large_is_not_kept),
