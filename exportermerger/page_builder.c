@@ -465,18 +465,19 @@ static const char *append_record(
 	return buf_failed(&b->raw) ? "page too large" : NULL;
 }
 
-/* OpenMetrics: samples of one series one after the other have times, or none; never backwards. */
+/* OpenMetrics: samples of one series one after the other have times, or none; never backwards. All
+ * samples of an info count as one series, whose times are free. */
 static const char *check_times(const struct page_builder *b, const struct record *r)
 {
 	const struct record *before = r - 1;
+	bool info = b->families[r->family].family.type == PAGE_INFO;
 	if (b->n_records == 0 || before->family != r->family ||
-		!span_equal(record_labels(b, before), record_labels(b, r)) ||
-		b->families[r->family].family.type == PAGE_INFO)
+		(!info && !span_equal(record_labels(b, before), record_labels(b, r))))
 		return NULL;
 	struct span a = record_timestamp(b, before), c = record_timestamp(b, r);
 	if ((a.len == 0) != (c.len == 0))
 		return "timestamps on some samples of a series only";
-	if (a.len && sample_number_value(a) > sample_number_value(c))
+	if (a.len && !info && sample_number_value(a) > sample_number_value(c))
 		return "timestamps go backwards";
 	return NULL;
 }

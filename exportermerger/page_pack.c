@@ -296,6 +296,7 @@ static int group_records(struct page_builder *b)
 	}
 	free(b->records);
 	b->records = sorted;
+	b->records_capacity = b->n_records;
 	return 0;
 }
 

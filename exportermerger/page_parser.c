@@ -86,6 +86,8 @@ int page_parser_feed(struct page_parser *p, struct span bytes)
 {
 	if (p->error.reason)
 		return -1;
+	if (bytes.len == 0)
+		return 0;
 	const char *at = bytes.data, *end = bytes.data + bytes.len;
 	while (at < end) {
 		const char *newline = memchr(at, '\n', (size_t)(end - at));

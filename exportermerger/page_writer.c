@@ -5,7 +5,7 @@
 #include "common/utf8.h"
 #include "exportermerger/sample_number.h"
 
-#define MAX_HEAD_BYTES (4u << 20)
+#define MAX_HEAD_BYTES (8u << 20) /* a name of 1 MiB grows fourfold when it is escaped */
 
 struct page_writer {
 	const struct plan *plan;
@@ -18,6 +18,8 @@ struct page_writer {
 	struct buf heads[PAGE_PARTS];
 	bool head_has_label[PAGE_PARTS];
 	size_t bare_len[PAGE_PARTS]; /* of the head when no label follows: the name alone */
+	struct buf
+		special[PAGE_PARTS]; /* le, quantile or the name of a state set, as it is written */
 	struct buf labels;           /* scratch: labels with escaped names */
 };
 
@@ -28,8 +30,10 @@ struct page_writer *page_writer_new(const struct plan *plan, bool allow_utf8)
 		return NULL;
 	w->plan = plan;
 	w->allow_utf8 = allow_utf8;
-	for (unsigned i = 0; i < PAGE_PARTS; i++)
+	for (unsigned i = 0; i < PAGE_PARTS; i++) {
 		buf_init(&w->heads[i], MAX_HEAD_BYTES);
+		buf_init(&w->special[i], MAX_HEAD_BYTES);
+	}
 	buf_init(&w->labels, 2 * MAX_HEAD_BYTES);
 	return w;
 }
@@ -39,8 +43,10 @@ void page_writer_free(struct page_writer **writer)
 	struct page_writer *w = *writer;
 	if (!w)
 		return;
-	for (unsigned i = 0; i < PAGE_PARTS; i++)
+	for (unsigned i = 0; i < PAGE_PARTS; i++) {
 		buf_free(&w->heads[i]);
+		buf_free(&w->special[i]);
+	}
 	buf_free(&w->labels);
 	page_reader_free(&w->reader);
 	free(w);
@@ -190,7 +196,11 @@ static void start_source(struct page_writer *w)
 			buf_append_char(head, ',');
 		buf_append(head, source_labels.data, source_labels.len);
 		w->head_has_label[part] = quoted || source_labels.len > 0;
-		head->failed |= buf_failed(&name);
+		struct span special = page_special_label(s->family, (enum page_part)part);
+		buf_clear(&w->special[part]);
+		if (special.data)
+			append_name(w, special, true, &w->special[part]);
+		head->failed |= buf_failed(&name) || buf_failed(&w->special[part]);
 		buf_free(&name);
 	}
 }
@@ -220,7 +230,8 @@ static void write_sample(struct page_writer *w, const struct page_sample *sample
 {
 	const struct plan_source *s = &w->plan->sources[w->source];
 	const struct buf *head = &w->heads[sample->part];
-	struct span labels = sample->labels, special = page_special_label(s->family, sample->part);
+	struct span labels = sample->labels, special = {(const char *)w->special[sample->part].data,
+						     w->special[sample->part].len};
 	bool braces = labels.len || sample->special.data || w->head_has_label[sample->part];
 	bool comma = w->head_has_label[sample->part];
 	if (s->family->quoted_labels && !w->allow_utf8)

@@ -261,7 +261,7 @@ struct plan *plan_new(struct page *const *pages, size_t n_pages, bool openmetric
 		count_conflicts(&p, conflicts);
 	for (size_t i = 0; i < p.n_refs && !p.failed; i++)
 		add_sources(&p, &p.refs[i]);
-	if (!p.failed)
+	if (!p.failed && plan->n_sources)
 		qsort(plan->sources, plan->n_sources, sizeof *plan->sources, compare_sources);
 	text_table_free(&p.names);
 	free(p.refs);

@@ -145,7 +145,7 @@ static int parse_setting(struct target *target, struct span setting, struct targ
 		rc = fail(error, "%s: bad value of \"%.*s\"", target->name, SPAN_ARG(name));
 	} else if (!span_equal_str(name, "prefix")) {
 		rc = add_label(target, name, value, error);
-	} else if (!line_name_is_plain(span_of(value), false)) {
+	} else if (!line_name_is_plain(span_of(value), true)) {
 		rc = fail(error, "%s: \"%s\" cannot begin a metric name", target->name, value);
 	} else {
 		free(target->prefix);
