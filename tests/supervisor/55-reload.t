@@ -82,7 +82,7 @@ CODE
 		return join '', map { "[program:$_->[0]]\ncommand=$pod->{server}\nstartsecs=0\nenvironment=NAME=$_->[0],SETTING=$setting\n"
 				. "sockets=http=127.0.0.1:$_->[1]\n" } [ a => $a ], [ b => $b ];
 	}
-	my $ask = sub { my $s = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$_[0]") or return "refused: $!"; my $line = <$s>; chomp $line; $line };
+	my $ask = sub { my $s = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$_[0]") or return "refused: $!"; my $line = <$s> // "cut off"; chomp $line; $line };
 	$pod->wait_events(2);
 	is $ask->($one), 'a 1', 'before';
 	# Clients that connect all the time while the programs are restarted by new settings.
@@ -94,7 +94,8 @@ CODE
 		while (1) {
 			my $answer = $ask->($one);
 			$n++;
-			next if $answer =~ /^a [12]$/;
+			# The old server may end between accept() and its answer: its own doing.
+			next if $answer =~ /^a [12]$|^cut off$/;
 			$bad++;
 			$first ||= $answer;
 		}
