@@ -11,3 +11,4 @@ $(O)/bench/%: $(O)/tests/bench/%.o
 .PHONY: bench
 bench: deps-bench all $(BENCH_PROGRAMS) ## CPU and latency beside other servers, BENCH_SECONDS (120), BENCH_ARGS=--json
 	$(Q)BENCH_SECONDS=$(BENCH_SECONDS) tests/bench/run $(BIN) $(O)/bench $(BENCH_ARGS)
+	$(Q)tests/bench/redisproxy/run $(BIN)

@@ -12,6 +12,7 @@
 #include "redisproxy/upstream.h"
 
 #define UNREAD_HIGH   (64 << 10) /* unread bytes, above which a waiting client is not read */
+#define HELD_BYTES    (16 << 10) /* unread bytes that are worth moving in front of new ones */
 #define LARGE_COMMAND (256 << 10)
 
 static size_t refuse(struct client *c, const char *error, const char *at)
@@ -228,7 +229,10 @@ void client_on_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)what;
 	proxy->now_us = loop_now_us(proxy->loop);
-	ssize_t n = read(fd, proxy->scratch, sizeof proxy->scratch);
+	/* What was left is the beginning of a command: moved in front of what comes, unless large.
+	 */
+	size_t held = c->in.len <= HELD_BYTES ? c->in.len : 0;
+	ssize_t n = read(fd, proxy->scratch + held, sizeof proxy->scratch - held);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -240,9 +244,16 @@ void client_on_readable(evutil_socket_t fd, short what, void *arg)
 		on_eof(c);
 		return;
 	}
-	if (!c->in.len) {
-		used = consume(c, proxy->scratch, (size_t)n);
-		if (!c->dead && buf_append(&c->in, proxy->scratch + used, (size_t)n - used) < 0)
+	if (held || !c->in.len) {
+		size_t total = held + (size_t)n;
+
+		if (held)
+			memcpy(proxy->scratch, c->in.data, held);
+		used = consume(c, proxy->scratch, total);
+		if (c->dead)
+			return;
+		buf_clear(&c->in);
+		if (buf_append(&c->in, proxy->scratch + used, total - used) < 0)
 			client_close(c);
 	} else {
 		if (buf_append(&c->in, proxy->scratch, (size_t)n) < 0) {

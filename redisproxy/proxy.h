@@ -26,7 +26,7 @@
 #include "redisproxy/conf.h"
 #include "redisproxy/stats.h"
 
-#define PROXY_SCRATCH_BYTES (64 << 10)
+#define PROXY_SCRATCH_BYTES (80 << 10)
 
 struct client;
 struct upstream;
