@@ -112,7 +112,7 @@ subtest 'a port that is taken' => sub {
 	my ($pid, $out) = start([$run]);
 	is wait_end($pid) >> 8, 1, 'exit code';
 	like $out->(), qr/^hashd +FATAL .*127\.0\.0\.1:$port is in use/m, 'says which';
-	like $out->(), qr/PORT=8081 make run/, 'and what to do';
+	like $out->(), qr/PORT=8081 POD_GATEWAYD_PORTS=811 make run/, 'and what to do';
 	nothing_left();
 };
 
