@@ -273,7 +273,7 @@ static void check_round(bool openmetrics, unsigned round)
 		add_family(&m, i);
 	qsort(m.samples, m.n_samples, sizeof *m.samples, compare_texts);
 	for (unsigned i = 0; i < m.n_targets; i++) {
-		char url[8];
+		char url[32];
 		snprintf(url, sizeof url, "u%u", i);
 		if (openmetrics)
 			buf_append_str(&m.pages[i], "# EOF\n");

@@ -395,7 +395,7 @@ static void test_merge(void **state)
 		struct page *pages[MAX_PAGES] = {NULL};
 		size_t n = 0;
 		for (; n < MAX_PAGES && c->in[n].page; n++) {
-			char url[8];
+			char url[32];
 			snprintf(url, sizeof url, "u%zu", n);
 			struct page_options options = {
 				.format = c->in[n].format, .source = span_of(url)};
