@@ -6,8 +6,8 @@
  * key too.
  *
  *   without CLIENT_KEYS_FILE   the caller's Authorization goes to the provider; without one the
- * gateway's own key (OPENAI_API_KEY); without either: 401 (the mock needs none) with it the
- * caller's key must be in the file; the gateway's own key, if it has one, goes to the provider,
+ * gateway's own key (OPENAI_API_KEY); without either: 401 (the mock and Ollama need none) with it
+ * the caller's key must be in the file; the gateway's own key, if it has one, goes to the provider,
  * else the caller's
  */
 #include <stdbool.h>

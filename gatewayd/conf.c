@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "gatewayd/prices.h"
+#include "gatewayd/provider_hybrid.h"
 #include "gatewayd/provider_targets.h"
 #include "gatewayd/s3_client.h"
 
@@ -213,8 +214,8 @@ const struct config_row gatewayd_conf_rows[] = {
 		.type = CONFIG_CHOICE,
 		.offset = AT(provider),
 		.def = "openai",
-		.choices = "openai|mock",
-		.help = "who makes embeddings: any OpenAI-compatible API, or a local mock for trying things out"},
+		.choices = "openai|ollama|hybrid|mock",
+		.help = "who makes embeddings: any OpenAI-compatible API, Ollama, both by model, or a local mock for trying things out"},
 	{.flag = "openai-base-url",
 		.env = "OPENAI_BASE_URL",
 		.type = CONFIG_STRING,
@@ -286,6 +287,57 @@ const struct config_row gatewayd_conf_rows[] = {
 		.offset = AT(prices),
 		.def = PRICES_DEFAULT,
 		.help = "MODEL=DOLLARS,...: dollars for a million tokens, for saved_dollars_total"},
+	{.flag = "provider-ca-file",
+		.env = "PROVIDER_CA_FILE",
+		.type = CONFIG_PATH,
+		.offset = AT(provider_ca_file),
+		.help = "PEM file of the authorities that may vouch for the provider; empty: the system's"},
+	{.flag = "ollama-base-url",
+		.env = "OLLAMA_BASE_URL",
+		.type = CONFIG_URL,
+		.offset = AT(ollama_base_url),
+		.def = "http://localhost:11434",
+		.help = "base URL of Ollama, for PROVIDER=ollama and hybrid"},
+	{.flag = "ollama-timeout",
+		.env = "OLLAMA_TIMEOUT",
+		.type = CONFIG_MS,
+		.offset = AT(ollama_timeout_ms),
+		.def = "120",
+		.min = 10,
+		.max = 3600000,
+		.help = "deadline of one purchase from Ollama, its retries included"},
+	{.flag = "ollama-max-retries",
+		.env = "OLLAMA_MAX_RETRIES",
+		.type = CONFIG_INT,
+		.offset = AT(ollama_max_retries),
+		.def = "3",
+		.min = 0,
+		.max = 20,
+		.help = "as MAX_RETRIES, for Ollama"},
+	{.flag = "ollama-pull",
+		.env = "OLLAMA_PULL",
+		.type = CONFIG_BOOL,
+		.offset = AT(ollama_pull),
+		.def = "on",
+		.help = "let Ollama download a model that it does not have; meanwhile it is 503 with Retry-After"},
+	{.flag = "ollama-model-download-timeout",
+		.env = "OLLAMA_MODEL_DOWNLOAD_TIMEOUT",
+		.type = CONFIG_MS,
+		.offset = AT(ollama_download_timeout_ms),
+		.def = "600",
+		.min = 10,
+		.max = 86400000,
+		.help = "longest time for such a download"},
+	{.flag = "hybrid-ollama-models",
+		.env = "HYBRID_OLLAMA_MODELS",
+		.type = CONFIG_STRING,
+		.offset = AT(hybrid_ollama_models),
+		.help = "PROVIDER=hybrid: models that Ollama makes, between commas; all others are OpenAI's"},
+	{.flag = "hybrid-equivalent-models",
+		.env = "HYBRID_EQUIVALENT_MODELS",
+		.type = CONFIG_STRING,
+		.offset = AT(hybrid_equivalent_models),
+		.help = "models that are the same at both, so that one may stand in for the other: NAME or NAME=NAME at the other"},
 	{.flag = "mock-latency",
 		.env = "MOCK_LATENCY",
 		.type = CONFIG_MS,
@@ -311,6 +363,25 @@ static const char *check_urls(const char *setting, const char *urls)
 	return text;
 }
 
+static const char *check_provider(const struct gatewayd_conf *conf)
+{
+	static char text[256];
+	const char *wrong = check_urls("OPENAI_BASE_URL", conf->openai_base_url);
+	if (wrong || conf->provider == CONF_PROVIDER_OPENAI)
+		return wrong;
+	struct provider_hybrid_options options = {
+		.second_models = conf->hybrid_ollama_models,
+		.equivalent = conf->hybrid_equivalent_models,
+	};
+	wrong = provider_hybrid_check(&options);
+	if (wrong) {
+		snprintf(text, sizeof text, "HYBRID_OLLAMA_MODELS, HYBRID_EQUIVALENT_MODELS: %s",
+			wrong);
+		return text;
+	}
+	return check_urls("OLLAMA_BASE_URL", conf->ollama_base_url);
+}
+
 const char *gatewayd_conf_check(const void *arg)
 {
 	const struct gatewayd_conf *conf = arg;
@@ -326,7 +397,7 @@ const char *gatewayd_conf_check(const void *arg)
 		return "TOKEN_PRICES must be like text-embedding-3-small=0.02,other=0.13";
 	if (s3 && !s3_bucket_valid(conf->s3_bucket))
 		return "S3_BUCKET is not a name that a bucket can have";
-	return check_urls("OPENAI_BASE_URL", conf->openai_base_url);
+	return check_provider(conf);
 }
 
 void gatewayd_conf_instance_name(const void *arg, char *text, size_t size)
@@ -338,5 +409,6 @@ void gatewayd_conf_instance_name(const void *arg, char *text, size_t size)
 bool gatewayd_conf_is_mock(const struct gatewayd_conf *conf)
 {
 	return conf->provider == CONF_PROVIDER_MOCK ||
-	       strcmp(conf->openai_api_key, CONF_PLACEHOLDER_KEY) == 0;
+	       (conf->provider != CONF_PROVIDER_OLLAMA &&
+		       strcmp(conf->openai_api_key, CONF_PLACEHOLDER_KEY) == 0);
 }

@@ -7,7 +7,12 @@
 
 #include "common/daemon.h"
 
-enum conf_provider { CONF_PROVIDER_OPENAI, CONF_PROVIDER_MOCK };
+enum conf_provider {
+	CONF_PROVIDER_OPENAI,
+	CONF_PROVIDER_OLLAMA,
+	CONF_PROVIDER_HYBRID,
+	CONF_PROVIDER_MOCK,
+};
 enum conf_store { CONF_STORE_NONE, CONF_STORE_DIR, CONF_STORE_S3, CONF_STORE_DIR_S3 };
 enum conf_legacy_layout { CONF_LEGACY_EMBEDDINGS, CONF_LEGACY_HASHED };
 enum conf_scope { CONF_SCOPE_SHARED, CONF_SCOPE_PER_KEY };
@@ -55,6 +60,13 @@ struct gatewayd_conf {
 	int64_t breaker_threshold;
 	int64_t breaker_open_ms;
 	int64_t mock_latency_ms;
+	char *provider_ca_file;
+	char *ollama_base_url;
+	int64_t ollama_timeout_ms;
+	int64_t ollama_max_retries;
+	int64_t ollama_download_timeout_ms;
+	bool ollama_pull;
+	char *hybrid_ollama_models, *hybrid_equivalent_models;
 };
 
 /* The value of OPENAI_API_KEY that means "no provider yet": the mock answers. */

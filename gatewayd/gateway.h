@@ -37,6 +37,7 @@ struct gateway {
 	struct stats *stats;
 	struct client_keys *client_keys; /* NULL: any key will do */
 	bool mock;
+	bool keyless;     /* the provider wants no credential: the mock, Ollama */
 	bool legacy_read; /* what a Python gateway stored is of use: real vectors, shared by all */
 };
 

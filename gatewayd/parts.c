@@ -21,9 +21,8 @@
 #include "gatewayd/gateway.h"
 #include "gatewayd/lease.h"
 #include "gatewayd/peers.h"
-#include "gatewayd/provider_mock.h"
-#include "gatewayd/provider_openai.h"
-#include "gatewayd/provider_split.h"
+#include "gatewayd/provider.h"
+#include "gatewayd/provider_choice.h"
 #include "gatewayd/refresh.h"
 #include "gatewayd/store_dir.h"
 #include "gatewayd/store_s3.h"
@@ -60,31 +59,20 @@ static void make_provider(struct parts *parts, const struct gatewayd_conf *conf)
 {
 	struct gateway *gateway = &parts->gateway;
 	gateway->mock = gatewayd_conf_is_mock(conf);
+	gateway->keyless = gateway->mock || conf->provider == CONF_PROVIDER_OLLAMA;
 	if (gateway->mock) {
 		log_warn("provider: mock: embeddings are made up here, not bought");
-		gateway->provider = must(provider_mock_new(gateway->loop, gateway->workers,
-						 (uint64_t)conf->mock_latency_ms),
-			"mock provider");
-		return;
+	} else {
+		struct http_client_options http = http_client_defaults;
+		http.max_connections = (size_t)conf->provider_connections;
+		http.max_connections_host = (size_t)conf->provider_connections;
+		if (*conf->provider_ca_file)
+			http.ca_file = conf->provider_ca_file;
+		parts->http_client = must(http_client_new(gateway->loop, &http), "HTTP client");
 	}
-	struct http_client_options http = http_client_defaults;
-	http.max_connections = (size_t)conf->provider_connections;
-	http.max_connections_host = (size_t)conf->provider_connections;
-	parts->http_client = must(http_client_new(gateway->loop, &http), "HTTP client");
-	struct provider_http_options options = {
-		.urls = conf->openai_base_url,
-		.connect_timeout_ms = (uint32_t)conf->provider_connect_timeout_ms,
-		.timeout_ms = (uint32_t)conf->provider_timeout_ms,
-		.max_retries = (uint32_t)conf->provider_max_retries,
-		.breaker_threshold = (uint32_t)conf->breaker_threshold,
-		.breaker_open_ms = (uint32_t)conf->breaker_open_ms,
-	};
-	struct provider *openai = must(
-		provider_openai_new(gateway->loop, parts->http_client, gateway->workers,
-			conf->provider_encoding == CONF_ENCODING_FLOAT, &options),
-		"provider");
 	gateway->provider = must(
-		provider_split_new(openai, &provider_limits_openai), "limits of the provider");
+		provider_choose(gateway->loop, parts->http_client, gateway->workers, conf),
+		"provider");
 }
 
 static struct store *make_dir_store(const struct gateway *gateway, const struct gatewayd_conf *conf)

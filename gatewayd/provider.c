@@ -1,5 +1,7 @@
 #include "gatewayd/provider.h"
 
+#include <stdlib.h>
+
 int provider_request_write(
 	const struct provider_request *request, const char *encoding_format, struct buf *out)
 {
@@ -29,4 +31,62 @@ const char *provider_outcome_code(enum provider_outcome outcome)
 	default:
 		return "provider_unreachable";
 	}
+}
+
+/* The buffer was reserved for all of it, so it does not move. */
+static struct span keep(struct provider_request_copy *copy, struct span span)
+{
+	struct span kept = {(char *)copy->text.data + copy->text.len, span.len};
+	buf_append(&copy->text, span.data, span.len);
+	buf_append_char(&copy->text, '\0');
+	return kept;
+}
+
+static char *keep_string(struct provider_request_copy *copy, const char *text)
+{
+	return (char *)keep(copy, span_of(text)).data;
+}
+
+int provider_request_copy(
+	struct provider_request_copy *copy, const struct provider_request *request)
+{
+	const struct credential *credential = request->credential;
+	size_t n = request->n_inputs;
+	size_t size = request->model_json.len + request->params_json.len + request->model.len + 3 +
+		      strlen(credential->authorization) + strlen(credential->organization) +
+		      strlen(credential->project) + 3;
+	if (request->traceparent)
+		size += strlen(request->traceparent) + 1;
+	for (size_t i = 0; i < n; i++)
+		size += request->inputs[i].len + 1;
+	*copy = (struct provider_request_copy){.text = BUF_INIT(size)};
+	copy->inputs = calloc(n, sizeof *copy->inputs);
+	if (!copy->inputs || !buf_reserve(&copy->text, size))
+		return -1;
+	copy->credential = (struct credential){
+		.authorization = keep_string(copy, credential->authorization),
+		.organization = keep_string(copy, credential->organization),
+		.project = keep_string(copy, credential->project),
+	};
+	copy->request = (struct provider_request){
+		.model_json = keep(copy, request->model_json),
+		.params_json = keep(copy, request->params_json),
+		.inputs = copy->inputs,
+		.n_inputs = n,
+		.model = keep(copy, request->model),
+		.dimensions = request->dimensions,
+		.credential = &copy->credential,
+		.traceparent = request->traceparent ? keep_string(copy, request->traceparent)
+						    : NULL,
+	};
+	for (size_t i = 0; i < n; i++)
+		copy->inputs[i] = keep(copy, request->inputs[i]);
+	return buf_failed(&copy->text) ? -1 : 0;
+}
+
+void provider_request_copy_free(struct provider_request_copy *copy)
+{
+	buf_free(&copy->text);
+	free(copy->inputs);
+	*copy = (struct provider_request_copy){0};
 }

@@ -41,6 +41,19 @@ struct provider_request {
 	const char *traceparent;    /* or NULL */
 };
 
+/* A request that outlives buy(), in one piece of memory. Zeroed is empty. */
+struct provider_request_copy {
+	struct provider_request request;
+	/* Private. */
+	struct credential credential;
+	struct buf text;
+	struct span *inputs;
+};
+/* 0, or -1 when out of memory; provider_request_copy_free() after both. */
+int provider_request_copy(
+	struct provider_request_copy *copy, const struct provider_request *request);
+void provider_request_copy_free(struct provider_request_copy *copy);
+
 /* One embedding as bought: the text of its form (vector.h), owned. Zeroed is empty. */
 struct embedding {
 	enum vector_source source;

@@ -85,6 +85,14 @@ static int take_item(struct provider_answer *answer, const struct json_span_doc 
 	return rc;
 }
 
+static int check_lengths(struct provider_answer *answer)
+{
+	for (size_t i = 1; i < answer->n; i++)
+		if (answer->embeddings[i].dims != answer->embeddings[0].dims)
+			return broken(answer, "the embeddings have different lengths");
+	return 0;
+}
+
 static int take_list(struct provider_answer *answer, const struct json_span_doc *doc)
 {
 	uint32_t data = json_span_member(doc, json_span_root(), SPAN_LITERAL("data"));
@@ -97,10 +105,26 @@ static int take_list(struct provider_answer *answer, const struct json_span_doc 
 		item = json_span_next(doc, data, item))
 		if (take_item(answer, doc, item, place++) < 0)
 			return -1;
-	for (size_t i = 1; i < answer->n; i++)
-		if (answer->embeddings[i].dims != answer->embeddings[0].dims)
-			return broken(answer, "the embeddings have different lengths");
-	return 0;
+	return check_lengths(answer);
+}
+
+/* {"embeddings":[[...],[...]]}, in the order of the inputs. */
+static int take_arrays(struct provider_answer *answer, const struct json_span_doc *doc)
+{
+	uint32_t list = json_span_member(doc, json_span_root(), SPAN_LITERAL("embeddings"));
+	if (list == JSON_SPAN_NONE || json_span_type(doc, list) != JSON_SPAN_ARRAY)
+		return broken(answer, "there is no list of embeddings");
+	if (json_span_count(doc, list) != answer->n)
+		return broken(answer, "it has the wrong number of embeddings");
+	size_t i = 0;
+	for (uint32_t item = json_span_first(doc, list); item != JSON_SPAN_NONE;
+		item = json_span_next(doc, list, item)) {
+		if (json_span_type(doc, item) != JSON_SPAN_NUMBERS)
+			return broken(answer, "an embedding is not a list of finite numbers");
+		if (take_numbers(answer, json_span_text(doc, item), &answer->embeddings[i++]) < 0)
+			return -1;
+	}
+	return check_lengths(answer);
 }
 
 /* Model and tokens: nice to have. */
@@ -114,12 +138,15 @@ static void take_rest(struct provider_answer *answer, const struct json_span_doc
 	uint32_t tokens = json_span_member(doc, usage, SPAN_LITERAL("total_tokens"));
 	if (tokens == JSON_SPAN_NONE)
 		tokens = json_span_member(doc, usage, SPAN_LITERAL("prompt_tokens"));
+	if (tokens == JSON_SPAN_NONE)
+		tokens = json_span_member(doc, root, SPAN_LITERAL("prompt_eval_count"));
 	int64_t n = 0;
 	if (tokens != JSON_SPAN_NONE && json_span_int64(doc, tokens, &n) == 0 && n > 0)
 		answer->total_tokens = (uint64_t)n;
 }
 
-int provider_answer_parse(struct span body, size_t n_inputs, struct provider_answer *answer)
+static int parse(struct span body, size_t n_inputs, struct provider_answer *answer,
+	int (*take)(struct provider_answer *answer, const struct json_span_doc *doc))
 {
 	*answer = (struct provider_answer){.n = n_inputs};
 	buf_init(&answer->model, QUERY_MAX_MODEL_BYTES);
@@ -135,11 +162,21 @@ int provider_answer_parse(struct span body, size_t n_inputs, struct provider_ans
 	else if (json_span_type(doc, json_span_root()) != JSON_SPAN_OBJECT)
 		rc = broken(answer, "it is not a JSON object");
 	else
-		rc = take_list(answer, doc);
+		rc = take(answer, doc);
 	if (rc == 0)
 		take_rest(answer, doc);
 	json_span_free(&doc);
 	return rc;
+}
+
+int provider_answer_parse(struct span body, size_t n_inputs, struct provider_answer *answer)
+{
+	return parse(body, n_inputs, answer, take_list);
+}
+
+int provider_answer_parse_ollama(struct span body, size_t n_inputs, struct provider_answer *answer)
+{
+	return parse(body, n_inputs, answer, take_arrays);
 }
 
 void provider_answer_free(struct provider_answer *answer)

@@ -21,6 +21,8 @@ struct provider_answer {
 
 /* *answer is zeroed by this. 0, or -1 with answer->reason. provider_answer_free() after both. */
 int provider_answer_parse(struct span body, size_t n_inputs, struct provider_answer *answer);
+/* The same of Ollama's /api/embed. */
+int provider_answer_parse_ollama(struct span body, size_t n_inputs, struct provider_answer *answer);
 void provider_answer_free(struct provider_answer *answer);
 
 #endif

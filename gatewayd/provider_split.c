@@ -54,10 +54,7 @@ struct provider_call {
 	void (*on_done)(const struct provider_result *result, void *arg);
 	void *arg;
 
-	struct buf copy; /* everything that the request pointed to */
-	struct provider_request request;
-	struct credential credential;
-	struct span *inputs;
+	struct provider_request_copy copy;
 	uint32_t *weights;
 
 	struct range *waiting; /* a stack: halves come before what is behind them */
@@ -123,13 +120,13 @@ static void learn_from_answer(struct provider_call *call, struct range range, ui
 {
 	uint64_t bytes = 0;
 	for (size_t i = range.from; i < range.to; i++) {
-		if (call->inputs[i].data[0] == '[')
+		if (call->copy.request.inputs[i].data[0] == '[')
 			return;
-		bytes += call->inputs[i].len;
+		bytes += call->copy.request.inputs[i].len;
 	}
 	if (tokens == 0 || bytes < MIN_BYTES_TO_LEARN)
 		return;
-	struct learned *learned = need_model(call->split, call->request.model);
+	struct learned *learned = need_model(call->split, call->copy.request.model);
 	if (!learned)
 		return;
 	double seen = MARGIN * (double)tokens / (double)bytes;
@@ -177,7 +174,7 @@ bool provider_refused_for_size(const struct provider_result *result)
 static void learn_from_refusal(const struct part *part, const struct provider_result *result)
 {
 	struct provider_call *call = part->owner;
-	struct learned *learned = need_model(call->split, call->request.model);
+	struct learned *learned = need_model(call->split, call->copy.request.model);
 	char text[MAX_ERROR_BYTES];
 	if (!learned)
 		return;
@@ -200,14 +197,13 @@ static void call_free(struct provider_call *call)
 	for (size_t i = 0; i < MAX_PARALLEL; i++)
 		if (call->parts[i].inner)
 			call->split->inner->ops->cancel(call->parts[i].inner);
-	for (size_t i = 0; call->embeddings && i < call->request.n_inputs; i++)
+	for (size_t i = 0; call->embeddings && i < call->copy.request.n_inputs; i++)
 		buf_free(&call->embeddings[i].text);
 	free(call->embeddings);
 	free(call->tokens);
-	free(call->inputs);
 	free(call->weights);
 	free(call->waiting);
-	buf_free(&call->copy);
+	provider_request_copy_free(&call->copy);
 	buf_free(&call->served_model);
 	buf_free(&call->failure_text);
 	free(call);
@@ -221,7 +217,7 @@ static void finish(struct provider_call *call)
 		result = call->failure;
 	if (call->has_some) {
 		result.embeddings = call->embeddings;
-		result.n_embeddings = call->request.n_inputs;
+		result.n_embeddings = call->copy.request.n_inputs;
 		result.total_tokens = call->total_tokens;
 		result.model = (struct span){
 			(char *)call->served_model.data, call->served_model.len};
@@ -310,12 +306,12 @@ static int take_part(
 /* What of this range goes in one call. */
 static size_t fill(const struct provider_call *call, struct range range, uint64_t *guess)
 {
-	const struct learned *learned = find_model(call->split, call->request.model);
+	const struct learned *learned = find_model(call->split, call->copy.request.model);
 	const struct provider_limits *limits = learned ? &learned->limits : &call->split->limits;
 	size_t to = range.from;
 	*guess = 0;
 	while (to < range.to && to - range.from < limits->max_inputs) {
-		uint64_t tokens = guess_tokens(learned, call->inputs[to]);
+		uint64_t tokens = guess_tokens(learned, call->copy.request.inputs[to]);
 		if (to > range.from && *guess + tokens > limits->max_tokens)
 			break;
 		*guess += tokens;
@@ -334,8 +330,8 @@ static int start_part(struct provider_call *call, struct part *part)
 		call->waiting[call->n_waiting++] = (struct range){to, range.to};
 	part->owner = call;
 	part->range = (struct range){range.from, to};
-	struct provider_request request = call->request;
-	request.inputs = call->inputs + range.from;
+	struct provider_request request = call->copy.request;
+	request.inputs = call->copy.request.inputs + range.from;
 	request.n_inputs = to - range.from;
 	struct provider *inner = call->split->inner;
 	part->inner = inner->ops->buy(inner, &request, on_part_done, part);
@@ -362,7 +358,8 @@ static void on_part_done(const struct provider_result *result, void *arg)
 	call->n_active--;
 	if (result->outcome == PROVIDER_OK) {
 		learn_from_answer(call, range, result->total_tokens);
-		if (n == call->request.n_inputs) { /* the usual case: nothing to put together */
+		if (n ==
+			call->copy.request.n_inputs) { /* the usual case: nothing to put together */
 			call->on_done(result, call->arg);
 			call_free(call);
 			return;
@@ -386,52 +383,6 @@ static void on_part_done(const struct provider_result *result, void *arg)
 
 /* ---- The interface ---- */
 
-static size_t text_len(const char *text)
-{
-	return text ? strlen(text) + 1 : 1;
-}
-
-static char *keep_string(struct buf *copy, const char *text)
-{
-	return (char *)keep_text(copy, span_of(text ? text : "")).data;
-}
-
-/* The request outlives buy() in one piece of memory that does not move. */
-static int copy_request(struct provider_call *call, const struct provider_request *request)
-{
-	const struct credential *credential = request->credential;
-	size_t size = request->model_json.len + request->params_json.len + request->model.len + 3 +
-		      text_len(credential->authorization) + text_len(credential->organization) +
-		      text_len(credential->project) + text_len(request->traceparent);
-	for (size_t i = 0; i < request->n_inputs; i++)
-		size += request->inputs[i].len + 1;
-	buf_init(&call->copy, size);
-	if (!buf_reserve(&call->copy, size))
-		return -1;
-	struct buf *copy = &call->copy;
-	call->credential = (struct credential){
-		.authorization = keep_string(copy, credential->authorization),
-		.organization = keep_string(copy, credential->organization),
-		.project = keep_string(copy, credential->project),
-	};
-	call->request = (struct provider_request){
-		.model_json = keep_text(copy, request->model_json),
-		.params_json = keep_text(copy, request->params_json),
-		.inputs = call->inputs,
-		.n_inputs = request->n_inputs,
-		.model = keep_text(copy, request->model),
-		.dimensions = request->dimensions,
-		.credential = &call->credential,
-		.traceparent = request->traceparent ? keep_string(copy, request->traceparent)
-						    : NULL,
-	};
-	for (size_t i = 0; i < request->n_inputs; i++) {
-		call->inputs[i] = keep_text(copy, request->inputs[i]);
-		call->weights[i] = (uint32_t)request->inputs[i].len;
-	}
-	return buf_failed(copy) ? -1 : 0;
-}
-
 static struct provider_call *split_buy(struct provider *provider,
 	const struct provider_request *request,
 	void (*on_done)(const struct provider_result *result, void *arg), void *arg)
@@ -445,14 +396,15 @@ static struct provider_call *split_buy(struct provider *provider,
 	call->arg = arg;
 	buf_init(&call->served_model, QUERY_MAX_MODEL_BYTES);
 	buf_init(&call->failure_text, SIZE_MAX / 2);
-	call->inputs = calloc(n, sizeof *call->inputs);
 	call->weights = calloc(n, sizeof *call->weights);
 	call->waiting = calloc(n + 1, sizeof *call->waiting);
 	call->embeddings = calloc(n, sizeof *call->embeddings);
 	call->tokens = calloc(n, sizeof *call->tokens);
-	if (!call->inputs || !call->weights || !call->waiting || !call->embeddings ||
-		!call->tokens || copy_request(call, request) < 0)
+	if (!call->weights || !call->waiting || !call->embeddings || !call->tokens ||
+		provider_request_copy(&call->copy, request) < 0)
 		goto fail;
+	for (size_t i = 0; i < n; i++)
+		call->weights[i] = (uint32_t)request->inputs[i].len;
 	call->waiting[call->n_waiting++] = (struct range){0, n};
 	start_parts(call);
 	if (call->n_active > 0)

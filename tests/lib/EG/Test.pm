@@ -41,7 +41,7 @@ use EG::RPC;
 
 our @ISA = ('Exporter');
 our @EXPORT = (
-	qw(test_dir test_path daemon process fake_openai fake_gatewayd listen_tcp listen_unix wait_for slurp spew
+	qw(test_dir test_path daemon process fake_openai fake_ollama fake_gatewayd listen_tcp listen_unix wait_for slurp spew
 		json_decode json_encode eg_bin eg_root rss_kb),
 	@Test::More::EXPORT, @EG::HTTP::EXPORT, @EG::MsgPack::EXPORT,
 );
@@ -147,6 +147,14 @@ sub fake_openai
 {
 	my (%o) = @_;
 	return bless EG::Process->new('fake_openai', [ $^X, "$ROOT/tests/lib/fake_openai" ],
+		http => 1, ready => 0, exit => qr/^(?:0|15)$/, %o), 'EG::FakeOpenAI';
+}
+
+# Has the same handles; base() is of no use.
+sub fake_ollama
+{
+	my (%o) = @_;
+	return bless EG::Process->new('fake_ollama', [ $^X, "$ROOT/tests/lib/fake_ollama" ],
 		http => 1, ready => 0, exit => qr/^(?:0|15)$/, %o), 'EG::FakeOpenAI';
 }
 
