@@ -193,6 +193,15 @@ subtest 'RESP3' => sub {
 	is $x->line, '$-1', 'back to RESP2';
 };
 
+subtest 'CLIENT PAUSE' => sub {
+	my $paused = $proxy->client;
+	is $c->cmd('CLIENT', 'PAUSE', 100_000, 'WRITE'), 'OK';
+	$paused->put('SET', 'paused', 1);
+	wait_for { $direct->cmd('INFO', 'clients') =~ /blocked_clients:1/ } 'the write to wait';
+	is $_->cmd('CLIENT', 'UNPAUSE'), 'OK', 'UNPAUSE does not wait behind it' for map { $proxy->client } 1 .. 2;
+	is $paused->get, 'OK', 'and ends it';
+};
+
 subtest 'names' => sub {
 	my $x = $proxy->client;
 	is $x->cmd('CLIENT', 'GETNAME'), undef;
