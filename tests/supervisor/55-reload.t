@@ -12,6 +12,9 @@ use Pod;
 sub pids { my ($pod) = @_; my %now = $pod->status; return map { ($_ => $now{$_}{pid}) } keys %now }
 sub reload { my ($pod, $conf, @args) = @_; spew($pod->path('pod.conf'), $conf); return $pod->ctl(@args, 'reload') }
 
+# Empty for the moment between fork and exec.
+sub command_line { my ($pid) = @_; return wait_for { my $c = slurp("/proc/$pid/cmdline"); $c =~ /^sleep/ && $c } 'the program to begin' }
+
 subtest 'added, changed, adjusted, removed' => sub {
 	my $sleep = "startsecs=0\ncommand=sleep";
 	my $pod = Pod->new("[program:same]\n$sleep 1000\n[program:changed]\n$sleep 1000\n[program:adjusted]\n$sleep 1000\n"
@@ -32,13 +35,13 @@ subtest 'added, changed, adjusted, removed' => sub {
 		'added RUNNING adjusted RUNNING changed RUNNING later STOPPED quiet STOPPED same RUNNING', 'states afterwards';
 	is $now{$_}{pid}, $before{$_}, "$_ was left alone" for qw(same adjusted);
 	isnt $now{changed}{pid}, $before{changed}, 'changed is another process';
-	is slurp("/proc/$now{changed}{pid}/cmdline"), "sleep\x002000\x00", 'by the new command';
+	is command_line($now{changed}{pid}), "sleep\x002000\x00", 'by the new command';
 	is $now{changed}{restarts}, 0, 'which does not count as a crash';
 	ok !-e "/proc/$before{removed}", 'removed is gone when podctl says so';
 	($code, $out) = $pod->ctl('start', 'quiet');
 	is $code, 0, 'a changed program that was stopped';
 	%now = $pod->status;
-	is slurp("/proc/$now{quiet}{pid}/cmdline"), "sleep\x003000\x00", 'starts by the new command';
+	is command_line($now{quiet}{pid}), "sleep\x003000\x00", 'starts by the new command';
 	($code, $out) = $pod->ctl('status', 'removed');
 	is $code, 4, 'removed is not known any more';
 	($code, $out) = reload($pod, "[program:same]\n$sleep 1000\n", '--json');
