@@ -11,6 +11,9 @@ TEST_TOOLS := $(patsubst tests/%.c,$(T)/%,$(wildcard tests/*/*_tool.c))
 FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,%,$(wildcard tests/fuzz/*_fuzz.c))
 REPLAYS := $(addprefix $(T)/fuzz/,$(addsuffix _replay.t,$(FUZZERS)))
 
+# cmocka has to be there first.
+$(patsubst %.c,$(O)/%.o,$(wildcard tests/*/*_test.c)): | deps-test
+
 # A test of common/ links common's archive; a test of a daemon that daemon's as well.
 define c_test_rule
 $(T)/$(1)/%_test.t: $(O)/tests/$(1)/%_test.o $(if $(filter $(1),$(DIRS)),$(O)/lib$(1).a) $(O)/libcommon.a
