@@ -42,7 +42,7 @@ $(O)/fuzz/%: $(O)/tests/fuzz/%_fuzz.o $(filter-out $(O)/libcommon.a,$(ARCHIVES))
 
 .PRECIOUS: $(O)/%.o
 
-PROVE := CMOCKA_MESSAGE_OUTPUT=TAP EG_BIN="$(CURDIR)/$(BIN)" EG_TESTS="$(CURDIR)/$(T)" prove --exec '' -j $(JOBS) --timer --directives
+PROVE := CMOCKA_MESSAGE_OUTPUT=TAP EG_BIN="$(CURDIR)/$(BIN)" EG_TESTS="$(CURDIR)/$(T)" mk/prove -j $(JOBS)
 
 .PHONY: test test-build sanitize sanitize-thread fuzz cover
 test-build: deps-test $(PROGRAMS) $(C_TESTS) $(TEST_TOOLS) $(REPLAYS)

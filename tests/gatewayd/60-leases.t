@@ -9,9 +9,9 @@ use EG::Test;
 use Digest::SHA qw(sha256_hex);
 
 my $d = daemon('gatewayd', http => 1, rpc => 'gatewayd.0.sock',
-	env => { PROVIDER => 'mock', STORE => 'none', CACHE_SIZE => '4MiB', LAMEDUCK => '100ms' });
+	env => { PROVIDER => 'mock', STORE => 'none', CACHE_SIZE => '8MiB', LAMEDUCK => '100ms' });
 my ($LEASE, $OFFSET, $LENGTH) = (5, 6, 7); # of a result
-my $QUARTER = 1 << 20;
+my $QUARTER = 2 << 20;
 
 sub metric { return http('GET', $d->url . '/metrics')->{body} =~ /^\Qgatewayd_$_[0]\E (\S+)$/m ? $1 : undef }
 sub settle { my ($name, $value) = @_; wait_for { metric($name) == $value } "gatewayd_$name $value"; return pass "$name is $value" }
@@ -56,7 +56,7 @@ subtest 'strangers get bytes' => sub {
 
 subtest 'attach, lease, release' => sub {
 	my $rpc = attached();
-	is $rpc->{arena}, 4 << 20, 'size of the arena';
+	is $rpc->{arena}, 4 * $QUARTER, 'size of the arena';
 	settle(lease_peers => 1);
 	my $r = ask($rpc, body('hello'));
 	ok $r->[$LEASE], 'a lease';
@@ -137,19 +137,22 @@ subtest 'slow readers of chunks are reset when too much is lent' => sub {
 		last if !$r->[$LEASE];
 	}
 	# Each of these waits for credit after 256 KiB; none is given.
-	my @big = map { body([ map { "$_" } 1 .. 18 ], encoding_format => 'float', dimensions => 1536 - $_) } 1 .. 12;
-	whole($d->rpc, $_) for @big;
+	# (Many words, so that few numbers are a short 0.)
+	my @big = map { my $n = $_; body([ map { my $text = $_; join ' ', map { "word$_ of $text" } 1 .. 60 } 1 .. 18 ], encoding_format => 'float', dimensions => 1536 - $n) } 1 .. 7;
+	cmp_ok length whole($d->rpc, $_), '>', 400_000, 'longer than the credit' for @big;
 	my $slow = $d->rpc;
 	my @ids = map { $slow->start('request', params($_)) } @big;
-	my ($cancelled, %answered);
+	my ($cancelled, %answered, @seen);
 	while (keys %answered < @ids) {
 		my $m = $slow->message // last;
 		$answered{ $m->[1] } = 1 if $m->[0] == 1;
+		push @seen, $m->[0] == 2 ? $m->[1] : ref $m->[2] ? "error @{ $m->[2] }" : 'answer';
 		$cancelled = 1 if $m->[0] == 2 && $m->[1] eq 'cancel';
 	}
 	is scalar(keys %answered), scalar(@ids), 'all are begun';
 	cmp_ok metric('lent_bytes'), '<', 3 * $QUARTER, 'lent bytes stay bounded';
 	cmp_ok metric('slow_answers_reset_total'), '>', $reset, 'by giving up slow answers';
+	diag "@seen" if !$cancelled;
 	ok $cancelled, 'whose peer is told so';
 	is http('GET', $d->url . '/healthz')->{status}, 200, 'alive';
 	$_->close for $rpc, $slow;
