@@ -12,6 +12,7 @@ $(O)/bench/%: $(O)/tests/bench/%.o
 bench: deps-bench all $(BENCH_PROGRAMS) ## CPU and latency beside other servers, BENCH_SECONDS (120), BENCH_ARGS=--json
 	$(Q)BENCH_SECONDS=$(BENCH_SECONDS) tests/bench/run $(BIN) $(O)/bench $(BENCH_ARGS)
 	$(Q)tests/bench/redisproxy/run $(BIN)
+	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/supervisor/run)
 	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/exportermerger/run)
 
 .PHONY: bench-exportermerger
