@@ -124,6 +124,24 @@ struct msg_f64s {
 	F(str, served_model, "the model as the provider names it") \
 	F(bin, vector, "the characters of the vector")
 
+#define MSG_PURGE_TARGET(F, L) \
+	F(str, pod, "address of the target, or the name of its socket") \
+	F(u64, status, "HTTP status, of a local target as if by HTTP; 0: it did not answer") \
+	F(bool, success, "it has purged") \
+	F(str, error, "why not; empty: it has")
+#define MSG_PURGE_PARAMS(F, L) \
+	F(str, scope, "path, all, tag, body_hash or key") \
+	F(strs, values, "path: one, with its query; tag: any of them; body_hash, key: one, 64 hex digits; all: none") \
+	F(bool, store, "the store too: all, a tag model:NAME and key") \
+	F(str, token, "the purge token, where one is set") \
+	F(u64, time_ms, "store: the epoch, milliseconds since 1970; 0: now") \
+	F(bool, only, "this instance alone: asked by one that asks all instances of its pod")
+#define MSG_PURGE_RESULT(F, L) \
+	F(u64, status, "200; else what HTTP would have said, and why in error") \
+	F(str, error, "one sentence; empty with 200") \
+	F(u64, purged, "objects taken out of memory, in all instances that were asked") \
+	L(purge_target, results, "one a target, in their order")
+
 #define MSG_HASH_PARAMS(F, L) \
 	F(bin, body, "the bytes to hash, up to 16 KiB; empty when chunked") \
 	F(bool, chunked, "the body comes as chunks, when credit is given")
@@ -167,6 +185,7 @@ struct msg_f64s {
 #define MSG_RECORDS(R) \
 	R(metric_sample, MSG_METRIC_SAMPLE) \
 	R(metric_family, MSG_METRIC_FAMILY) \
+	R(purge_target, MSG_PURGE_TARGET) \
 	R(program, MSG_PROGRAM)
 #define MSG_MESSAGES(X) \
 	X(empty, MSG_EMPTY) \
@@ -179,6 +198,8 @@ struct msg_f64s {
 	X(attach_result, MSG_ATTACH_RESULT) \
 	X(release, MSG_RELEASE) \
 	X(fetch_element, MSG_FETCH_ELEMENT) \
+	X(purge_params, MSG_PURGE_PARAMS) \
+	X(purge_result, MSG_PURGE_RESULT) \
 	X(hash_params, MSG_HASH_PARAMS) \
 	X(hash_result, MSG_HASH_RESULT) \
 	X(programs_params, MSG_PROGRAMS_PARAMS) \
@@ -204,6 +225,8 @@ struct msg_f64s {
 	M(fetch, request_params, request_result, "gatewayd", \
 	  "An embeddings request from another instance of the pod to the owner of its elements, never passed on. The body " \
 	  "of a 200 is a sequence of packed fetch_element; of others it is an error as of request.") \
+	M(purge, purge_params, purge_result, "gatewayd, broadcasterd", \
+	  "Take objects out of memory, and out of the store where asked.") \
 	M(hash, hash_params, hash_result, "hashd", "The x-body-hash that hashd would give this body.") \
 	M(status, programs_params, programs_result, "supervisor", "State of programs.") \
 	M(start, programs_params, programs_result, "supervisor", "Start programs.") \
