@@ -219,6 +219,7 @@ struct daemon *daemon_start(const struct daemon_spec *spec, void *conf, int argc
 	d->grace = timer_new(d->loop, grace_over, d);
 	if (!d->process || !d->lameduck || !d->grace || watch_signals(d) < 0)
 		die(EX_OSERR, "no event loop: %s", strerror(errno));
+	metrics_register(d->metrics, rpc_server_families);
 	metrics_register(d->metrics, spec->families);
 	d->inherited = listen_inherited_take();
 	log_fields(LOG_LEVEL_INFO, NULL, "starting", LOG_STR("version", daemon_version()),
@@ -278,6 +279,7 @@ struct rpc_server *daemon_serve_rpc(struct daemon *d, const struct rpc_method *m
 	if (!d->rpc || rpc_server_add(d->rpc, d->methods) < 0 ||
 		(methods && rpc_server_add(d->rpc, methods) < 0))
 		die(EX_OSERR, "the RPC socket cannot be served: %s", strerror(errno));
+	rpc_server_measure(d->rpc, d->metrics);
 	return d->rpc;
 }
 

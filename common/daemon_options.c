@@ -69,6 +69,7 @@ static void print_metrics(const struct daemon_spec *spec)
 	if (!own || !process)
 		refuse(spec, EX_OSERR, "out of memory");
 	metrics_register(own, spec->families);
+	metrics_register(all, rpc_server_families);
 	printf("## %s\n", spec->name);
 	metrics_print_markdown(own, stdout);
 	printf("\n### " COMMON_SECTION "\n");

@@ -16,6 +16,7 @@
 enum {
 	CPU,
 	RESIDENT,
+	VIRTUAL,
 	OPEN_FDS,
 	MAX_FDS,
 	START_TIME,
@@ -33,6 +34,9 @@ static const struct metric_family families[] = {
 	[RESIDENT] = {.name = "process_resident_memory_bytes",
 		.type = METRIC_GAUGE,
 		.help = "Resident memory, shared pages included."},
+	[VIRTUAL] = {.name = "process_virtual_memory_bytes",
+		.type = METRIC_GAUGE,
+		.help = "Size of the address space."},
 	[OPEN_FDS] = {.name = "process_open_fds",
 		.type = METRIC_GAUGE,
 		.help = "Open file descriptors."},
@@ -70,19 +74,21 @@ struct process_metrics {
 	struct metric *log_lines[LOG_LEVEL_FATAL + 1];
 };
 
-static double resident_bytes(void)
+static void set_memory(struct process_metrics *p)
 {
 	char text[128];
-	unsigned long total, resident = 0;
+	unsigned long total, resident;
 	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return 0;
+		return;
 	ssize_t n = read(fd, text, sizeof text - 1);
 	close(fd);
 	text[n > 0 ? n : 0] = '\0';
 	if (sscanf(text, "%lu %lu", &total, &resident) != 2)
-		return 0;
-	return (double)resident * (double)sysconf(_SC_PAGESIZE);
+		return;
+	double page_bytes = (double)sysconf(_SC_PAGESIZE);
+	metric_set(p->plain[VIRTUAL], (double)total * page_bytes);
+	metric_set(p->plain[RESIDENT], (double)resident * page_bytes);
 }
 
 static unsigned open_descriptors(void)
@@ -111,7 +117,7 @@ static void collect(void *arg)
 		metric_set(p->plain[CPU], seconds(&usage.ru_utime) + seconds(&usage.ru_stime));
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
 		metric_set(p->plain[MAX_FDS], (double)limit.rlim_cur);
-	metric_set(p->plain[RESIDENT], resident_bytes());
+	set_memory(p);
 	metric_set(p->plain[OPEN_FDS], open_descriptors());
 	if (p->loop)
 		metric_set(p->plain[LOOP_TURN_CPU], (double)loop_turn_cpu_max_us(p->loop) / 1e6);

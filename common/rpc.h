@@ -42,6 +42,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "common/metrics.h"
 #include "common/slice.h"
 #include "common/span.h"
 
@@ -199,6 +200,10 @@ int rpc_server_add(struct rpc_server *server, const struct rpc_method *methods);
 void rpc_server_drain(struct rpc_server *server, void (*on_drained)(void *arg), void *arg);
 size_t rpc_server_connections(const struct rpc_server *server);
 size_t rpc_server_requests(const struct rpc_server *server); /* under way */
+/* Count what is asked, and how long the answers take, in rpc_server_families. No page may be made
+ * of these metrics after the server is freed. */
+extern const struct metric_family rpc_server_families[];
+void rpc_server_measure(struct rpc_server *server, struct metrics *metrics);
 /* Closes everything at once; on_cancel is called for what was under way. */
 void rpc_server_free(struct rpc_server **server);
 

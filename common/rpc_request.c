@@ -12,6 +12,7 @@ static void request_unlink(struct rpc_request *request)
 {
 	struct rpc_asker *asker = request->asker;
 	request->dead = true;
+	rpc_metrics_ended(request);
 	rpc_ids_remove(&asker->ids, &request->id);
 	TAILQ_REMOVE(&asker->requests, request, link);
 	if (asker->server)
@@ -35,6 +36,7 @@ static void leave_callback(struct rpc_request *request)
 void rpc_request_cancelled(struct rpc_request *request)
 {
 	request->in_callback++;
+	request->code = RPC_CANCELLED;
 	request_unlink(request);
 	if (request->events && request->events->on_cancel)
 		request->events->on_cancel(request->arg);
@@ -83,8 +85,9 @@ void rpc_request_serve(struct rpc_asker *asker, const struct rpc_frame *frame)
 	}
 	bool first = !asker->spoke;
 	asker->spoke = true;
-	const struct rpc_method *method = rpc_server_find(asker->server, frame->method);
-	if (!method) {
+	const struct method_entry *entry = rpc_server_find(asker->server, frame->method);
+	if (!entry) {
+		rpc_metrics_unknown_method(asker->server);
 		char text[RPC_METHOD_MAX_BYTES + 32];
 		int len = (int)(frame->method.len > RPC_METHOD_MAX_BYTES ? RPC_METHOD_MAX_BYTES
 									 : frame->method.len);
@@ -101,9 +104,11 @@ void rpc_request_serve(struct rpc_asker *asker, const struct rpc_frame *frame)
 		put_refusal(asker, frame->id, RPC_BUSY, "out of memory");
 		return;
 	}
+	const struct rpc_method *method = entry->method;
 	*request = (struct rpc_request){.id.id = frame->id,
 		.asker = asker,
 		.method = method,
+		.method_index = (size_t)(entry - asker->server->methods),
 		.send_credit = RPC_ANSWER_CREDIT_BYTES,
 		.round = asker->round,
 		.in_callback = 1,
@@ -115,6 +120,7 @@ void rpc_request_serve(struct rpc_asker *asker, const struct rpc_frame *frame)
 	}
 	TAILQ_INSERT_TAIL(&asker->requests, request, link);
 	asker->server->n_requests++;
+	rpc_metrics_began(request);
 	method->serve(request, frame->payload, method->arg);
 	/* serve() must answer, or keep the request with rpc_request_accept(). */
 	BUG_ON(!request->dead && !request->events);
@@ -159,6 +165,7 @@ static int put_result(struct rpc_request *request, struct span result)
 	log_error("rpc: answer to %s is %zu bytes, over the limit", request->method->name,
 		result.len);
 	put_refusal(request->asker, request->id.id, RPC_FAILED, "answer over the frame limit");
+	request->code = RPC_FAILED;
 	return -1;
 }
 
@@ -178,6 +185,7 @@ void rpc_request_fail(struct rpc_request *request, int code, const char *fmt, ..
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
 	put_refusal(request->asker, request->id.id, code, text);
+	request->code = code;
 	request_end(request);
 }
 
@@ -219,6 +227,7 @@ void rpc_request_abort(struct rpc_request *request)
 		rpc_connection_put_cancel(request->asker->connection, request->id.id);
 	else
 		put_refusal(request->asker, request->id.id, RPC_CANCELLED, "given up");
+	request->code = RPC_CANCELLED;
 	request_end(request);
 }
 

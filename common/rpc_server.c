@@ -15,11 +15,11 @@
 const struct rpc_server_options rpc_server_defaults = {
 	.trusted_gid = (gid_t)-1, .max_connections = 1024};
 
-const struct rpc_method *rpc_server_find(const struct rpc_server *server, struct span name)
+struct method_entry *rpc_server_find(const struct rpc_server *server, struct span name)
 {
 	for (size_t i = 0; i < server->n_methods; i++)
 		if (span_equal(server->methods[i].name, name))
-			return server->methods[i].method;
+			return &server->methods[i];
 	return NULL;
 }
 
@@ -288,7 +288,7 @@ int rpc_server_add(struct rpc_server *server, const struct rpc_method *methods)
 	server->methods = grown;
 	for (size_t i = 0; i < n; i++)
 		grown[server->n_methods++] = (struct method_entry){
-			span_of(methods[i].name), &methods[i]};
+			.name = span_of(methods[i].name), .method = &methods[i]};
 	return 0;
 }
 

@@ -23,6 +23,9 @@ struct rpc_request {
 	TAILQ_ENTRY(rpc_request) link;
 	struct rpc_asker *asker;
 	const struct rpc_method *method;
+	size_t method_index;                     /* in the server's methods */
+	uint64_t began_us;                       /* 0: not measured */
+	int code;                                /* enum rpc_code it ended with; 0: answered */
 	const struct rpc_request_events *events; /* NULL until accepted */
 	void *arg;
 	uint64_t send_credit;    /* of the answer */
@@ -67,6 +70,8 @@ struct rpc_linger {
 struct method_entry {
 	struct span name;
 	const struct rpc_method *method;
+	struct metric *duration;                 /* made on first use */
+	struct metric *ended[RPC_CANCELLED + 1]; /* by code */
 };
 
 struct rpc_server {
@@ -77,6 +82,8 @@ struct rpc_server {
 	struct timer *accept_pause;
 	struct method_entry *methods;
 	size_t n_methods;
+	struct metrics *metrics; /* NULL: not measured */
+	struct metric *unknown;
 	LIST_HEAD(, rpc_asker) askers;
 	LIST_HEAD(, rpc_linger) lingering;
 	size_t n_askers, n_lingering, n_requests;
@@ -89,7 +96,7 @@ struct rpc_server {
 /* In rpc_server.c: */
 
 /* NULL: nobody serves it. */
-const struct rpc_method *rpc_server_find(const struct rpc_server *server, struct span name);
+struct method_entry *rpc_server_find(const struct rpc_server *server, struct span name);
 /* Call after a peer has left: on_drained follows when it was the last. */
 void rpc_server_check_drained(struct rpc_server *server);
 
@@ -101,6 +108,12 @@ void rpc_request_got_chunk(struct rpc_request *request, const struct rpc_frame *
 void rpc_request_tell_credit(struct rpc_request *request);
 /* on_cancel, then dead. */
 void rpc_request_cancelled(struct rpc_request *request);
+
+/* In rpc_metrics.c: */
+
+void rpc_metrics_began(struct rpc_request *request);
+void rpc_metrics_ended(const struct rpc_request *request);
+void rpc_metrics_unknown_method(const struct rpc_server *server);
 
 /* In rpc_linger.c: */
 

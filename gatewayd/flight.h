@@ -147,6 +147,8 @@ struct flights_events {
 	void (*on_failure)(struct buyer *buyer, const struct flight_failure *failure);
 	/* A purchase was answered with 200: for the tokens' counters. May be NULL. */
 	void (*on_bought)(struct span model, uint64_t tokens, size_t inputs, void *arg);
+	/* A call to another instance has ended: done, refused or lost. May be NULL. */
+	void (*on_fetched)(const char *outcome, uint64_t duration_us, void *arg);
 	void *arg;
 };
 

@@ -273,8 +273,16 @@ static void on_bought(struct span model, uint64_t tokens, size_t inputs, void *a
 		flights->events.on_bought(model, tokens, inputs, flights->events.arg);
 }
 
+static void on_fetched(const char *outcome, uint64_t duration_us, void *arg)
+{
+	struct flights *flights = arg;
+	if (flights->events.on_fetched)
+		flights->events.on_fetched(outcome, duration_us, flights->events.arg);
+}
+
 const struct purchase_events flight_purchase_events = {
 	.on_object = on_bought_object,
 	.on_end = on_purchase_end,
 	.on_bought = on_bought,
+	.on_fetched = on_fetched,
 };

@@ -22,6 +22,7 @@
 #include "gatewayd/lease.h"
 #include "gatewayd/peers.h"
 #include "gatewayd/provider.h"
+#include "gatewayd/provider_attempt.h"
 #include "gatewayd/provider_choice.h"
 #include "gatewayd/refresh.h"
 #include "gatewayd/store_dir.h"
@@ -52,7 +53,21 @@ static void on_bought(struct span model, uint64_t tokens, size_t inputs, void *a
 {
 	(void)inputs;
 	struct gateway *gateway = arg;
-	stats_count_bought(gateway->stats, model, tokens);
+	/* Others say it with each of their calls. */
+	if (gateway->mock)
+		stats_count_bought(gateway->stats, model, tokens);
+}
+
+static void on_attempt(const struct provider_attempt *attempt, void *arg)
+{
+	struct gateway *gateway = arg;
+	stats_count_attempt(gateway->stats, attempt);
+}
+
+static void on_fetched(const char *outcome, uint64_t duration_us, void *arg)
+{
+	struct gateway *gateway = arg;
+	stats_observe_fetch(gateway->stats, outcome, duration_us);
 }
 
 static void make_provider(struct parts *parts, const struct gatewayd_conf *conf)
@@ -70,8 +85,9 @@ static void make_provider(struct parts *parts, const struct gatewayd_conf *conf)
 			http.ca_file = conf->provider_ca_file;
 		parts->http_client = must(http_client_new(gateway->loop, &http), "HTTP client");
 	}
+	struct provider_watch watch = {.on_attempt = on_attempt, .arg = gateway};
 	gateway->provider = must(
-		provider_choose(gateway->loop, parts->http_client, gateway->workers, conf),
+		provider_choose(gateway->loop, parts->http_client, gateway->workers, conf, &watch),
 		"provider");
 }
 
@@ -182,6 +198,7 @@ static void make_flights(struct gateway *gateway, const struct gatewayd_conf *co
 		.on_object = embeddings_on_object,
 		.on_failure = embeddings_on_failure,
 		.on_bought = on_bought,
+		.on_fetched = on_fetched,
 		.arg = gateway,
 	};
 	gateway->flights = must(

@@ -7,10 +7,12 @@
 struct http_client;
 struct loop;
 struct provider;
+struct provider_watch;
 struct workers;
 
-/* http: NULL for the mock. NULL when out of memory. */
+/* http: NULL for the mock. watch is copied. NULL when out of memory. */
 struct provider *provider_choose(struct loop *loop, struct http_client *http,
-	struct workers *workers, const struct gatewayd_conf *conf);
+	struct workers *workers, const struct gatewayd_conf *conf,
+	const struct provider_watch *watch);
 
 #endif

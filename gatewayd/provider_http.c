@@ -8,6 +8,7 @@
 #include "common/loop.h"
 #include "common/workers.h"
 #include "gatewayd/credential.h"
+#include "gatewayd/provider_attempt.h"
 #include "gatewayd/provider_targets.h"
 
 /* An answer larger than this is taken apart on a worker. */
@@ -56,6 +57,7 @@ struct provider_call {
 	char *body; /* NULL: a GET */
 	size_t body_len;
 	size_t n_inputs;
+	char *model;      /* NULL: a list */
 	char *headers[6]; /* "Name: value", ends with NULL */
 	struct digest credential;
 	struct timer *timer;
@@ -65,6 +67,7 @@ struct provider_call {
 	struct backoff backoff;
 	unsigned tries, rounds;
 	uint64_t deadline_us;
+	uint64_t http_us; /* of the last attempt */
 
 	struct buf answer;
 	struct provider_answer parsed;
@@ -78,6 +81,7 @@ static void call_free(struct provider_call *call)
 	for (size_t i = 0; call->headers[i]; i++)
 		free(call->headers[i]);
 	free(call->body);
+	free(call->model);
 	buf_free(&call->answer);
 	provider_answer_free(&call->parsed);
 	free(call);
@@ -103,6 +107,19 @@ static void finish_failed(struct provider_call *call, enum provider_outcome outc
 
 /* ---- Answers ---- */
 
+static void report(const struct provider_call *call, const char *status, uint64_t tokens)
+{
+	struct provider_attempt attempt = {
+		.provider = call->maker->dialect->name,
+		.service = call->target->service,
+		.model = span_of(call->model),
+		.status = status,
+		.duration_us = call->http_us,
+		.tokens = tokens,
+	};
+	provider_attempt_report(&call->maker->options.watch, &attempt);
+}
+
 static void parse(struct job *job)
 {
 	struct provider_call *call = (struct provider_call *)job;
@@ -119,6 +136,7 @@ static void parsed(struct job *job)
 		breaker_failure(&call->target->breaker, loop_now_us(maker->loop));
 	else
 		breaker_success(&call->target->breaker);
+	report(call, call->parse_error < 0 ? "broken" : "200", call->parsed.total_tokens);
 	if (call->cancelled) {
 		call_free(call);
 		return;
@@ -339,20 +357,25 @@ static void on_http_done(struct http_call *http, const struct http_call_result *
 	struct http_provider *maker = call->maker;
 	const struct provider_target *target = call->target;
 	uint64_t now_us = loop_now_us(maker->loop);
+	char status[PROVIDER_STATUS_BYTES];
 	if (http_call_sent(http))
 		call->sent = true;
 	tell_breaker(call, result);
 	int64_t retry_after_ms = read_retry_after(call, http);
 	call->http = NULL;
+	call->http_us = result->duration_us;
 
 	bool answered = result->outcome == HTTP_CALL_OK;
 	if (answered && result->status == 200) {
-		if (call->body)
+		if (call->body) {
 			parse_answer(call, result->body);
-		else
-			finish_list(call, result, http_call_header(http, "content-type"));
+			return;
+		}
+		report(call, "200", 0);
+		finish_list(call, result, http_call_header(http, "content-type"));
 		return;
 	}
+	report(call, provider_attempt_status(result, status), 0);
 	if (answered && result->status == 429 && retry_after_ms > 0)
 		provider_target_pause(call->target, &call->credential, now_us,
 			now_us + (uint64_t)retry_after_ms * 1000);
@@ -479,7 +502,8 @@ static struct provider_call *http_buy(struct provider *provider,
 		return NULL;
 	call->path = call->maker->dialect->embed_path;
 	call->n_inputs = request->n_inputs;
-	if (!call->timer || write_body(call, request) < 0 ||
+	call->model = strndup(request->model.data, request->model.len);
+	if (!call->timer || !call->model || write_body(call, request) < 0 ||
 		write_headers(call, request->credential, request->traceparent) < 0) {
 		call_free(call);
 		return NULL;

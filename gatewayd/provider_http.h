@@ -24,6 +24,7 @@
 
 #include "gatewayd/provider.h"
 #include "gatewayd/provider_answer.h"
+#include "gatewayd/provider_attempt.h"
 
 struct loop;
 struct workers;
@@ -46,6 +47,7 @@ struct provider_http_options {
 	uint32_t timeout_ms; /* a purchase, retries included */
 	uint32_t max_retries;
 	uint32_t breaker_threshold, breaker_open_ms;
+	struct provider_watch watch; /* on_attempt may be NULL */
 };
 
 /* http, workers and dialect are borrowed. NULL when out of memory, or urls are wrong. */

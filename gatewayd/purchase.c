@@ -19,6 +19,7 @@ struct purchase {
 	struct purchase_events events;
 	struct provider_call *call; /* one of the two; neither while the end is told */
 	struct fetch *fetch;
+	uint64_t began_us;
 	bool handing_out;
 	char *model;
 	char *store_params;
@@ -263,6 +264,12 @@ static void on_fetch_end(
 {
 	struct purchase *purchase = arg;
 	purchase->fetch = NULL;
+	if (purchase->events.on_fetched)
+		purchase->events.on_fetched(outcome == FETCH_LOST ? "lost"
+					    : result              ? "refused"
+								  : "done",
+			loop_now_us(purchase->parts.loop) - purchase->began_us,
+			purchase->events.arg);
 	const struct provider_result *failure = result;
 	if (outcome == FETCH_LOST)
 		failure = &purchase_owner_lost;
@@ -290,6 +297,7 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 	purchase->parts = *parts;
 	deferred_init(&purchase->later, hand_out_in_turns, purchase);
 	purchase->events = *events;
+	purchase->began_us = loop_now_us(parts->loop);
 	purchase->n = n;
 	purchase->credential = payer->credential_digest;
 	purchase->model = strndup(payer->model.data, payer->model.len);

@@ -35,6 +35,7 @@ struct purchase_events {
 	 * after this. */
 	void (*on_end)(struct purchase *purchase, const struct provider_result *failure, void *arg);
 	void (*on_bought)(struct span model, uint64_t tokens, size_t inputs, void *arg);
+	void (*on_fetched)(const char *outcome, uint64_t duration_us, void *arg);
 	void *arg;
 };
 

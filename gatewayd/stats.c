@@ -2,13 +2,16 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "common/workers.h"
 #include "gatewayd/cache.h"
 #include "gatewayd/flight.h"
 #include "gatewayd/gateway.h"
 #include "gatewayd/lease.h"
 #include "gatewayd/prices.h"
 #include "gatewayd/provider.h"
+#include "gatewayd/provider_attempt.h"
 #include "gatewayd/refresh.h"
 #include "gatewayd/store.h"
 
@@ -23,6 +26,16 @@ enum family {
 	SAVED_TOKENS,
 	SAVED_DOLLARS,
 	PAID_TOKENS,
+	OPENAI_REQUESTS,
+	OLLAMA_REQUESTS,
+	OLLAMA_TOKENS,
+	PROVIDER_DURATION,
+	FETCH_DURATION,
+	LOOK_UP_DURATION,
+	PUT_DURATION,
+	LOOK_UPS_PENDING,
+	JOBS_QUEUED,
+	JOBS_PENDING,
 	PURCHASES,
 	PURCHASE_FAILURES,
 	INPUTS_BOUGHT,
@@ -96,6 +109,49 @@ const struct metric_family gatewayd_families[] = {
 		.labels = {"model", "type"},
 		.max_series = MAX_MODELS,
 		.help = "Tokens that the provider says it charged for."},
+	[OPENAI_REQUESTS] = {.name = "openai_requests_total",
+		.type = METRIC_COUNTER,
+		.labels = {"model", "status"},
+		.help = "HTTP calls for embeddings to an OpenAI-compatible provider, by status: of HTTP, or connect, timeout, reset, busy, broken."},
+	[OLLAMA_REQUESTS] = {.name = "ollama_requests_total",
+		.type = METRIC_COUNTER,
+		.labels = {"model", "status"},
+		.help = "The same, to Ollama."},
+	[OLLAMA_TOKENS] = {.name = "ollama_tokens_used_total",
+		.type = METRIC_COUNTER,
+		.labels = {"model", "type"},
+		.max_series = MAX_MODELS,
+		.help = "Tokens that Ollama says it has read."},
+	[PROVIDER_DURATION] = {.name = "gatewayd_provider_request_duration_seconds",
+		.type = METRIC_HISTOGRAM,
+		.labels = {"service", "status"},
+		.buckets = metrics_latency_buckets,
+		.help = "Time of one HTTP call to a provider, in seconds."},
+	[FETCH_DURATION] = {.name = "gatewayd_fetch_duration_seconds",
+		.type = METRIC_HISTOGRAM,
+		.labels = {"outcome"},
+		.buckets = metrics_latency_buckets,
+		.help = "Time of one call to another instance, in seconds, by outcome: done, refused, lost."},
+	[LOOK_UP_DURATION] = {.name = "gatewayd_store_look_up_duration_seconds",
+		.type = METRIC_HISTOGRAM,
+		.labels = {"store", "result"},
+		.buckets = metrics_latency_buckets,
+		.help = "Time of one look-up in a store, in seconds, of those that were not abandoned."},
+	[PUT_DURATION] = {.name = "gatewayd_store_put_duration_seconds",
+		.type = METRIC_HISTOGRAM,
+		.labels = {"store", "result"},
+		.buckets = metrics_latency_buckets,
+		.help = "Time of one attempt to store an object, in seconds."},
+	[LOOK_UPS_PENDING] = {.name = "gatewayd_store_look_ups_pending",
+		.type = METRIC_GAUGE,
+		.labels = {"store"},
+		.help = "Look-ups that the store has not answered."},
+	[JOBS_QUEUED] = {.name = "gatewayd_worker_jobs_queued",
+		.type = METRIC_GAUGE,
+		.help = "Jobs that wait for a worker thread."},
+	[JOBS_PENDING] = {.name = "gatewayd_worker_jobs_pending",
+		.type = METRIC_GAUGE,
+		.help = "Jobs that wait for a worker thread or run on one."},
 	[PURCHASES] = {.name = "gatewayd_purchases_total",
 		.type = METRIC_COUNTER,
 		.help = "Purchases from the provider (each with its retries)."},
@@ -227,6 +283,8 @@ struct stats {
 	struct metric *ok[STATS_RESULTS]; /* status 200 */
 	struct metric *duration[STATS_RESULTS];
 	struct metric *elements[STATS_SOURCES];
+	char *models[MAX_MODELS]; /* that a provider has answered for with 200 */
+	size_t n_models;
 };
 
 static const char *const result_names[STATS_RESULTS] = {
@@ -303,6 +361,7 @@ static void collect_store(const struct stats *stats, const struct store *store)
 	set_labels(stats, STORE_PUTS, kind, "given_up", of->puts_given_up);
 	set_labels(stats, STORE_PUTS, kind, "dropped", of->puts_dropped);
 	set_label(stats, STORE_DENIED, kind, (double)of->denied);
+	set_label(stats, LOOK_UPS_PENDING, kind, (double)store_gets_pending(store));
 	set_label(stats, STORE_PENDING, kind, (double)store_puts_pending(store));
 	set_label(stats, STORE_READ_BYTES, kind, (double)of->read_bytes);
 	set_label(stats, STORE_WRITTEN_BYTES, kind, (double)of->written_bytes);
@@ -339,6 +398,8 @@ static void collect(void *arg)
 	set(stats, FETCHES, (double)flights->fetches);
 	set(stats, FETCHES_LOST, (double)flights->fetches_lost);
 	set(stats, STORE_DEADLINES, (double)flights->store_deadlines);
+	set(stats, JOBS_QUEUED, (double)workers_queued(gateway->workers));
+	set(stats, JOBS_PENDING, (double)workers_pending(gateway->workers));
 	set(stats, FLIGHTS, (double)flights_under_way(gateway->flights));
 	set_label(stats, REFRESHES, "found", (double)refresher_succeeded(gateway->refresher));
 	set_label(stats, REFRESHES, "failed", (double)refresher_failed(gateway->refresher));
@@ -348,6 +409,16 @@ static void collect(void *arg)
 	for (unsigned i = 0; gateway->store && (store = store_tier(gateway->store, i)); i++)
 		collect_store(stats, store);
 	collect_provider(stats);
+}
+
+static void on_store_ended(
+	const char *kind, bool put, const char *result, uint64_t duration_us, void *arg)
+{
+	const struct stats *stats = arg;
+	metric_observe(
+		metric(stats->metrics, &gatewayd_families[put ? PUT_DURATION : LOOK_UP_DURATION],
+			kind, result),
+		(double)duration_us / 1e6);
 }
 
 struct stats *stats_new(struct metrics *metrics, const struct gateway *gateway)
@@ -367,11 +438,15 @@ struct stats *stats_new(struct metrics *metrics, const struct gateway *gateway)
 	for (int i = 0; i < STATS_SOURCES; i++)
 		stats->elements[i] = metric(metrics, &gatewayd_families[ELEMENTS], sources[i]);
 	metrics_on_collect(metrics, collect, stats);
+	if (gateway->store)
+		store_watch(gateway->store, on_store_ended, stats);
 	return stats;
 }
 
 void stats_free(struct stats **stats)
 {
+	for (size_t i = 0; *stats && i < (*stats)->n_models; i++)
+		free((*stats)->models[i]);
 	free(*stats);
 	*stats = NULL;
 }
@@ -422,4 +497,43 @@ void stats_count_tokens(struct stats *stats, struct span model, uint64_t tokens,
 void stats_count_bought(struct stats *stats, struct span model, uint64_t tokens)
 {
 	metric_add(of_model(stats, PAID_TOKENS, model, "prompt"), (double)tokens);
+}
+
+/* The model as a label: whoever asks for one that no provider knows makes no series. */
+static const char *known_model(struct stats *stats, struct span model, bool answered)
+{
+	for (size_t i = 0; i < stats->n_models; i++)
+		if (span_equal_str(model, stats->models[i]))
+			return stats->models[i];
+	char *name = answered && stats->n_models < MAX_MODELS ? strndup(model.data, model.len)
+							      : NULL;
+	if (!name)
+		return "other";
+	stats->models[stats->n_models++] = name;
+	return name;
+}
+
+void stats_count_attempt(struct stats *stats, const struct provider_attempt *attempt)
+{
+	bool ollama = strcmp(attempt->provider, "ollama") == 0;
+	metric_observe(metric(stats->metrics, &gatewayd_families[PROVIDER_DURATION],
+			       attempt->service, attempt->status),
+		(double)attempt->duration_us / 1e6);
+	if (attempt->model.len == 0)
+		return;
+	const char *model = known_model(stats, attempt->model, strcmp(attempt->status, "200") == 0);
+	metric_add(metric(stats->metrics,
+			   &gatewayd_families[ollama ? OLLAMA_REQUESTS : OPENAI_REQUESTS], model,
+			   attempt->status),
+		1);
+	if (attempt->tokens)
+		metric_add(of_model(stats, ollama ? OLLAMA_TOKENS : PAID_TOKENS, attempt->model,
+				   "prompt"),
+			(double)attempt->tokens);
+}
+
+void stats_observe_fetch(struct stats *stats, const char *outcome, uint64_t duration_us)
+{
+	metric_observe(metric(stats->metrics, &gatewayd_families[FETCH_DURATION], outcome),
+		(double)duration_us / 1e6);
 }

@@ -42,7 +42,12 @@ void stats_observe_duration(struct stats *stats, enum stats_result result, uint6
 void stats_count_elements(struct stats *stats, enum stats_source source, uint64_t n);
 /* Tokens of an answer: all of them, and those that cost nothing. */
 void stats_count_tokens(struct stats *stats, struct span model, uint64_t tokens, uint64_t saved);
-/* Tokens that a provider's answer says were paid for. */
+/* What the mock says that it was paid. */
 void stats_count_bought(struct stats *stats, struct span model, uint64_t tokens);
+/* A call to a provider, and what it said was paid for. */
+struct provider_attempt;
+void stats_count_attempt(struct stats *stats, const struct provider_attempt *attempt);
+/* A call to another instance has ended. outcome is a constant. */
+void stats_observe_fetch(struct stats *stats, const char *outcome, uint64_t duration_us);
 
 #endif

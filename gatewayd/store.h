@@ -88,6 +88,11 @@ void store_keep_near(struct store *store, const struct stored_fields *fields);
 void store_drain(struct store *store, void (*on_drained)(void *arg), void *arg);
 
 const struct store_stats *store_stats(const struct store *store);
+/* Told of every look-up that was not abandoned and of every attempt to store, in each store that
+ * this one is made of. result is a constant, as in the counters. One watcher. */
+typedef void store_on_ended(
+	const char *kind, bool put, const char *result, uint64_t duration_us, void *arg);
+void store_watch(struct store *store, store_on_ended *on_ended, void *arg);
 size_t store_gets_pending(const struct store *store);
 size_t store_puts_pending(const struct store *store); /* queued, running or waiting for a retry */
 uint64_t store_put_bytes_pending(const struct store *store);

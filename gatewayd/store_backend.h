@@ -20,6 +20,7 @@ struct store_get {
 	bool cancelled;
 	bool legacy; /* by the hash of a whole body */
 	enum store_layout layout;
+	uint64_t began_us;
 	TAILQ_ENTRY(store_get) place;
 
 	/* What the backend found, set before store_get_end(): */
@@ -39,6 +40,7 @@ struct store_put {
 	uint64_t queued_bytes;
 	unsigned attempts;
 	uint64_t due_us; /* waiting for a retry */
+	uint64_t began_us;
 	TAILQ_ENTRY(store_put) place;
 
 	/* What the backend did, set before store_put_end(): */
@@ -107,6 +109,8 @@ struct store {
 	void (*on_drained)(void *arg);
 	void *on_drained_arg;
 	bool draining, closed;
+	store_on_ended *on_ended; /* NULL: nobody watches */
+	void *on_ended_arg;
 	struct store_log_limit get_log, put_log, corrupt_log;
 };
 

@@ -166,6 +166,16 @@ subtest 'counters' => sub {
 	$by{$1} += $2 while $page =~ /^gatewayd_requests_total\{result="(\w+)",status="\d+"\} (\d+)$/mg;
 	ok $by{hit} && $by{miss} && $by{partial}, 'results';
 	is metric('gatewayd_flights'), 0, 'nothing on its way';
+	my $stats = $openai->stats;
+	is metric('gatewayd_provider_request_duration_seconds_count{service="openai",status="200"}'), scalar @{$stats->{log}},
+		'a duration for each call to the provider';
+	my %asked;
+	$asked{$1} += $2 while $page =~ /^openai_requests_total\{model="([^"]+)",status="200"\} (\d+)$/mg;
+	my $calls = 0;
+	$calls += $_ for values %asked;
+	is $calls, scalar @{$stats->{log}}, 'by model';
+	like $page, qr/^gatewayd_store_look_up_duration_seconds_count\{store="dir",result="(?:miss|hit)"\} [1-9]/m, 'and for look-ups';
+	like $page, qr/^gatewayd_store_put_duration_seconds_count\{store="dir",result="stored"\} [1-9]/m, 'and for storing';
 };
 
 subtest 'bought numbers that are not float32 stay exact' => sub {

@@ -1,0 +1,32 @@
+#ifndef GATEWAYD_PROVIDER_ATTEMPT_H
+#define GATEWAYD_PROVIDER_ATTEMPT_H
+
+/* What is seen of one HTTP call to a provider: its status as a label, and who is told of it. */
+#include <stdint.h>
+
+#include "common/http_client.h"
+#include "common/span.h"
+
+/* One HTTP call of a purchase, or of a list, that has ended. Borrowed for the callback. */
+struct provider_attempt {
+	const char *provider; /* "openai", "ollama" */
+	const char *service;  /* its place: as of the breaker */
+	struct span model;    /* empty: a list of models */
+	const char *status;   /* "200", "429"...; connect, timeout, reset, busy; broken: no use */
+	uint64_t duration_us;
+	uint64_t tokens; /* that the answer says were paid for */
+};
+/* Told of each. */
+struct provider_watch {
+	void (*on_attempt)(const struct provider_attempt *attempt, void *arg);
+	void *arg;
+};
+void provider_attempt_report(
+	const struct provider_watch *watch, const struct provider_attempt *attempt);
+
+#define PROVIDER_STATUS_BYTES 12
+/* The status of a call that is over, as above; text may hold it. */
+const char *provider_attempt_status(
+	const struct http_call_result *result, char text[PROVIDER_STATUS_BYTES]);
+
+#endif
