@@ -13,7 +13,7 @@ bench: deps-bench all $(BENCH_PROGRAMS) ## CPU and latency beside other servers,
 	$(Q)BENCH_SECONDS=$(BENCH_SECONDS) tests/bench/run $(BIN) $(O)/bench $(BENCH_ARGS)
 	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/reindex/run)
 	$(Q)tests/bench/redisproxy/run $(BIN)
-	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/supervisor/run)
+	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/supervisor/run $(O)/bench)
 	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/exportermerger/run)
 
 .PHONY: bench-exportermerger
@@ -23,3 +23,7 @@ bench-exportermerger: deps-bench all ## a merged page beside a merger in Python:
 .PHONY: bench-reindex
 bench-reindex: all ## provider tokens paid for indexing 10,000 chunks twice, beside a cache of whole requests
 	$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/reindex/run
+
+.PHONY: bench-supervisor
+bench-supervisor: deps-bench all $(BENCH_PROGRAMS) ## the supervisor beside supervisord, runit and s6: start, memory, restart
+	$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/supervisor/run $(O)/bench
