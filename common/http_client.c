@@ -53,6 +53,7 @@ struct http_call {
 	struct buf body, head; /* head: the lines of the final response's head */
 	size_t head_bytes;
 	bool head_complete, sent;
+	unsigned sends, max_sends;
 	char error[CURL_ERROR_SIZE];
 
 	enum http_call_outcome failure; /* of a call that could not start */
@@ -130,7 +131,13 @@ static int on_ready_to_send(
 	(void)remote_port;
 	(void)local_port;
 	struct http_call *call = arg;
+	if (call->max_sends && call->sends == call->max_sends) {
+		snprintf(call->error, sizeof call->error,
+			"the server closed a kept connection without an answer");
+		return CURL_PREREQFUNC_ABORT;
+	}
 	call->sent = true;
+	call->sends++;
 	return CURL_PREREQFUNC_OK;
 }
 
@@ -474,6 +481,7 @@ struct http_call *http_client_call(struct http_client *client,
 	}
 	call->client = client;
 	call->body_out = body_out;
+	call->max_sends = options->max_sends;
 	call->on_done = on_done;
 	call->arg = arg;
 	call->started_us = loop_now_us(client->loop);
@@ -518,6 +526,11 @@ struct span http_call_header(const struct http_call *call, const char *name)
 bool http_call_sent(const struct http_call *call)
 {
 	return call->sent;
+}
+
+unsigned http_call_sends(const struct http_call *call)
+{
+	return call->sends;
 }
 
 void http_call_cancel(struct http_call **call)

@@ -6,7 +6,8 @@
  * HTTP/2 where offered over TLS, a deadline and a size limit for every call. Redirects are answers
  * like any other. The proxy variables of the environment hold (https_proxy, no_proxy...), but not
  * for Unix sockets. Name lookups do not block (threaded resolver). A request on a kept connection
- * that the server closes without a byte of answer is sent again, once, by libcurl itself.
+ * that the server closes without a byte of answer is sent again by libcurl itself, up to five times
+ * while it finds kept connections: max_sends bounds that, http_call_sends() tells of it.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -57,6 +58,7 @@ struct http_call_options {
 	uint32_t connect_timeout_ms; /* 0: timeout_ms alone */
 	uint32_t timeout_ms;         /* the whole call, waiting for a connection included */
 	size_t max_response_bytes;
+	unsigned max_sends; /* 1: never sent again; 0: as libcurl likes */
 	bool keep_encoding; /* the answer's body as it was sent, whatever its Content-Encoding */
 	const struct http_call_signature *signature; /* NULL: none; copied */
 };
@@ -86,6 +88,8 @@ struct http_call *http_client_call(struct http_client *client,
 struct span http_call_header(const struct http_call *call, const char *name);
 /* True once any byte of the request may have reached the server: never too late, perhaps early. */
 bool http_call_sent(const struct http_call *call);
+/* How often the request went out, or began to. */
+unsigned http_call_sends(const struct http_call *call);
 /* No callback comes. Clears the pointer; NULL is fine, and so is the call whose on_done runs. */
 void http_call_cancel(struct http_call **call);
 

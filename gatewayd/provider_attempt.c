@@ -26,3 +26,77 @@ const char *provider_attempt_status(
 	snprintf(text, PROVIDER_STATUS_BYTES, "%d", result->status);
 	return text;
 }
+
+enum provider_next provider_attempt_next(const struct http_call_result *result)
+{
+	switch (result->outcome) {
+	case HTTP_CALL_CONNECT:
+	case HTTP_CALL_RESET:
+	case HTTP_CALL_TIMEOUT:
+		return PROVIDER_NEXT_ANY;
+	case HTTP_CALL_BAD:
+	case HTTP_CALL_TOO_LARGE:
+		return PROVIDER_NEXT_OTHER;
+	case HTTP_CALL_OK:
+		return result->status == 408 || result->status == 409 || result->status == 429 ||
+				       result->status >= 500
+			       ? PROVIDER_NEXT_ANY
+			       : PROVIDER_NEXT_NONE;
+	default:
+		return PROVIDER_NEXT_NONE;
+	}
+}
+
+static void describe_status(const struct http_call_result *result, int64_t retry_after_ms,
+	struct span content_type, struct provider_result *failure)
+{
+	/* A redirect, another 2xx or 3xx, or no status of HTTP: nothing a caller can use. */
+	if (result->status < 400 || result->status > 599) {
+		failure->outcome = PROVIDER_BROKEN;
+		failure->status = 502;
+		failure->detail = "the provider answered with an unexpected status";
+		return;
+	}
+	failure->outcome = PROVIDER_REFUSED;
+	failure->status = result->status;
+	failure->body = (struct span){(char *)result->body->data, result->body->len};
+	failure->content_type = content_type;
+	/* When to come back is said of every fault of the provider. */
+	failure->retry_after_ms = result->status >= 500 && retry_after_ms < 0 ? 1000
+									      : retry_after_ms;
+	failure->detail = "the provider refused the request";
+}
+
+void provider_attempt_failure(const struct http_call_result *result, int64_t retry_after_ms,
+	struct span content_type, struct provider_result *failure)
+{
+	*failure = (struct provider_result){
+		.outcome = PROVIDER_UNREACHABLE, .status = 503, .retry_after_ms = 1000};
+	switch (result->outcome) {
+	case HTTP_CALL_OK:
+		failure->retry_after_ms = retry_after_ms;
+		describe_status(result, retry_after_ms, content_type, failure);
+		return;
+	case HTTP_CALL_TIMEOUT:
+		failure->outcome = PROVIDER_TIMEOUT;
+		failure->status = 504;
+		failure->retry_after_ms = -1;
+		failure->detail = "the provider did not answer in time";
+		return;
+	case HTTP_CALL_CONNECT:
+		failure->detail = "the provider cannot be reached";
+		return;
+	case HTTP_CALL_RESET:
+		failure->detail = "the provider closed the connection";
+		return;
+	case HTTP_CALL_BUSY:
+		failure->detail = "too many calls to the provider are under way";
+		return;
+	default:
+		failure->outcome = PROVIDER_BROKEN;
+		failure->status = 502;
+		failure->retry_after_ms = -1;
+		failure->detail = "the provider's answer is not valid HTTP or too large";
+		return;
+	}
+}

@@ -1,11 +1,13 @@
 #ifndef GATEWAYD_PROVIDER_ATTEMPT_H
 #define GATEWAYD_PROVIDER_ATTEMPT_H
 
-/* What is seen of one HTTP call to a provider: its status as a label, and who is told of it. */
+/* What one HTTP call to a provider comes to: its status as a label, who is told of it, whether
+ * another one may follow, and what the caller hears when none does. */
 #include <stdint.h>
 
 #include "common/http_client.h"
 #include "common/span.h"
+#include "gatewayd/provider.h"
 
 /* One HTTP call of a purchase, or of a list, that has ended. Borrowed for the callback. */
 struct provider_attempt {
@@ -28,5 +30,18 @@ void provider_attempt_report(
 /* The status of a call that is over, as above; text may hold it. */
 const char *provider_attempt_status(
 	const struct http_call_result *result, char text[PROVIDER_STATUS_BYTES]);
+
+/* Where the same may be asked after this. */
+enum provider_next {
+	PROVIDER_NEXT_NONE,
+	/* An answer that is no use is never asked for again where it came from: it may be paid for.
+	 */
+	PROVIDER_NEXT_OTHER,
+	PROVIDER_NEXT_ANY,
+};
+enum provider_next provider_attempt_next(const struct http_call_result *result);
+/* Of a call that brought nothing. failure borrows from result and content_type. */
+void provider_attempt_failure(const struct http_call_result *result, int64_t retry_after_ms,
+	struct span content_type, struct provider_result *failure);
 
 #endif

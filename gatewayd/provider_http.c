@@ -128,6 +128,8 @@ static void parse(struct job *job)
 	buf_free(&call->answer); /* what is of use was copied: do not hold both for long */
 }
 
+static bool fail_over(struct provider_call *call);
+
 static void parsed(struct job *job)
 {
 	struct provider_call *call = (struct provider_call *)job;
@@ -144,7 +146,10 @@ static void parsed(struct job *job)
 	if (call->parse_error < 0) {
 		log_warn("provider: broken answer of %s: %s", call->target->service,
 			call->parsed.reason);
-		finish_failed(call, PROVIDER_BROKEN, 502, -1, call->parsed.reason);
+		const char *reason = call->parsed.reason;
+		provider_answer_free(&call->parsed);
+		if (!fail_over(call))
+			finish_failed(call, PROVIDER_BROKEN, 502, -1, reason);
 		return;
 	}
 	struct provider_result result = {
@@ -175,21 +180,6 @@ static void parse_answer(struct provider_call *call, struct buf *body)
 }
 
 /* ---- Attempts ---- */
-
-static bool worth_retrying(const struct http_call_result *result)
-{
-	switch (result->outcome) {
-	case HTTP_CALL_CONNECT:
-	case HTTP_CALL_RESET:
-	case HTTP_CALL_TIMEOUT:
-		return true;
-	case HTTP_CALL_OK:
-		return result->status == 408 || result->status == 409 || result->status == 429 ||
-		       result->status >= 500;
-	default:
-		return false;
-	}
-}
 
 /* Tell the breaker what this attempt says of the provider; a 200 counts once it is understood. */
 static void tell_breaker(struct provider_call *call, const struct http_call_result *result)
@@ -228,57 +218,25 @@ static bool wait_and_try_again(struct provider_call *call, int64_t retry_after_m
 	return true;
 }
 
-static void give_up(struct provider_call *call, const struct http_call_result *result,
-	int64_t retry_after_ms, struct span content_type)
+static void on_http_done(struct http_call *http, const struct http_call_result *result, void *arg);
+
+/* This attempt's, and those that libcurl may make by itself, each in place of a round. */
+static unsigned sends_left(const struct provider_call *call)
 {
-	switch (result->outcome) {
-	case HTTP_CALL_OK: {
-		struct provider_result refusal = {
-			.outcome = PROVIDER_REFUSED,
-			.status = result->status,
-			.body = {(char *)result->body->data, result->body->len},
-			.content_type = content_type,
-			.retry_after_ms = retry_after_ms,
-			.detail = "the provider refused the request",
-		};
-		/* When to come back is said of every fault of the provider. */
-		if (result->status >= 500 && retry_after_ms < 0)
-			refusal.retry_after_ms = 1000;
-		/* A redirect, another 2xx or 3xx, or no status of HTTP: nothing a caller can use.
-		 */
-		if (result->status < 400 || result->status > 599) {
-			refusal.outcome = PROVIDER_BROKEN;
-			refusal.status = 502;
-			refusal.body = (struct span){0};
-			refusal.detail = "the provider answered with an unexpected status";
-		}
-		finish(call, &refusal);
-		return;
-	}
-	case HTTP_CALL_TIMEOUT:
-		finish_failed(
-			call, PROVIDER_TIMEOUT, 504, -1, "the provider did not answer in time");
-		return;
-	case HTTP_CALL_CONNECT:
-		finish_failed(
-			call, PROVIDER_UNREACHABLE, 503, 1000, "the provider cannot be reached");
-		return;
-	case HTTP_CALL_RESET:
-		finish_failed(call, PROVIDER_UNREACHABLE, 503, 1000,
-			"the provider closed the connection");
-		return;
-	case HTTP_CALL_BUSY:
-		finish_failed(call, PROVIDER_UNREACHABLE, 503, 1000,
-			"too many calls to the provider are under way");
-		return;
-	default:
-		finish_failed(call, PROVIDER_BROKEN, 502, -1,
-			"the provider's answer is not valid HTTP or too large");
-		return;
-	}
+	unsigned rounds = call->maker->options.max_retries + 1;
+	return call->rounds < rounds ? 1 + rounds - call->rounds : 1;
 }
 
-static void on_http_done(struct http_call *http, const struct http_call_result *result, void *arg);
+static void count_sends(struct provider_call *call, const struct http_call *http)
+{
+	unsigned sends = http_call_sends(http);
+	if (sends <= 1)
+		return;
+	call->rounds += sends - 1;
+	call->tries += sends - 1;
+	call->maker->attempts += sends - 1;
+	call->maker->retries += sends - 1;
+}
 
 static void call_target(struct provider_call *call, struct provider_target *target, uint64_t now_us)
 {
@@ -300,6 +258,7 @@ static void call_target(struct provider_call *call, struct provider_target *targ
 		.connect_timeout_ms = maker->options.connect_timeout_ms,
 		.timeout_ms = (uint32_t)timeout_ms,
 		.max_response_bytes = max_answer < ANSWER_BYTES_MAX ? max_answer : ANSWER_BYTES_MAX,
+		.max_sends = sends_left(call),
 	};
 	call->state = CALL_CALLING;
 	if (call->tries++)
@@ -360,6 +319,7 @@ static void on_http_done(struct http_call *http, const struct http_call_result *
 	char status[PROVIDER_STATUS_BYTES];
 	if (http_call_sent(http))
 		call->sent = true;
+	count_sends(call, http);
 	tell_breaker(call, result);
 	int64_t retry_after_ms = read_retry_after(call, http);
 	call->http = NULL;
@@ -385,9 +345,15 @@ static void on_http_done(struct http_call *http, const struct http_call_result *
 	else
 		log_warn("provider: %s: %s, try %u", target->service,
 			result->detail ? result->detail : "call failed", call->tries);
-	if (worth_retrying(result) && (fail_over(call) || wait_and_try_again(call, retry_after_ms)))
+	enum provider_next next = provider_attempt_next(result);
+	if (next != PROVIDER_NEXT_NONE && fail_over(call))
 		return;
-	give_up(call, result, retry_after_ms, http_call_header(http, "content-type"));
+	if (next == PROVIDER_NEXT_ANY && wait_and_try_again(call, retry_after_ms))
+		return;
+	struct provider_result failure;
+	provider_attempt_failure(
+		result, retry_after_ms, http_call_header(http, "content-type"), &failure);
+	finish(call, &failure);
 }
 
 static void refuse_paused(struct provider_call *call, uint64_t wait_ms)

@@ -88,6 +88,21 @@ subtest 'retries' => sub {
 		is $openai->calls, 3, 'at the third try';
 		cmp_ok $r->{seconds}, '>=', 2, 'Retry-After was waited for' if grep { $_ eq 'headers' } @$_;
 	}
+	for my $retries (0, 1, 3) {
+		my $exact = gateway(env => { OPENAI_BASE_URL => $openai->base, STORE => 'none', OPENAI_TIMEOUT => '60s', MAX_RETRIES => $retries,
+			CIRCUIT_BREAKER_THRESHOLD => 1000 });
+		$openai->reset;
+		# So that there are kept connections: libcurl asks again by itself when one ends without an answer.
+		$openai->mode(latency_ms => 50);
+		http_many([ map { { url => $exact->url, method => 'POST', target => '/v1/embeddings', headers => [ Authorization => 'Bearer sk-good' ],
+			body => json_encode({ input => "kept $retries $_", model => 'text-embedding-3-small', dimensions => 8 }) } } 1 .. 6 ], connections => 6);
+		$openai->reset;
+		$openai->mode(fault => 'close');
+		is ask($exact)->{status}, 503, "every try fails, MAX_RETRIES=$retries";
+		is $openai->calls, 1 + $retries, 'and there were no more than allowed';
+		is metric($exact, 'gatewayd_provider_attempts_total'), 6 + 1 + $retries, 'all counted';
+		is metric($exact, 'gatewayd_provider_retries_total'), $retries, 'retries too';
+	}
 	$openai->reset;
 	$openai->mode(fault => 'status', status => 401);
 	ask($patient);

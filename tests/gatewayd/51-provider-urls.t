@@ -51,6 +51,23 @@ subtest 'one fails' => sub {
 		is calls(), '1 1', 'after one try';
 		is metric($d, 'gatewayd_provider_retries_total'), 1, 'counted';
 	}
+	for my $fault (qw(bad_json fewer nan html gzip_broken)) {
+		well();
+		my $d = gateway(OPENAI_BASE_URL => "$host[0] $host[1]|0", CIRCUIT_BREAKER_THRESHOLD => 1);
+		$openai[0]->mode(fault => $fault);
+		is ask($d)->{status}, 200, "$fault: the other serves";
+		is calls(), '1 1', 'after one try';
+		is breaker($d, 0), 1, 'a broken answer counts for the breaker';
+		is ask($d)->{status}, 200, 'served again';
+		is calls(), '1 2', 'by the other alone';
+	}
+	well();
+	my $both = gateway(OPENAI_BASE_URL => "$host[0] $host[1]|0", MAX_RETRIES => 3);
+	$_->mode(fault => 'bad_json') for @openai;
+	my $broken = ask($both);
+	is $broken->{status}, 502, 'both broken';
+	is $broken->{json}{error}{code}, 'provider_broken_answer', 'says so';
+	is calls(), '1 1', 'an answer that may be paid for is not asked for again where it came from';
 	well();
 	my $d = gateway(OPENAI_BASE_URL => "$host[0] $host[1]|0");
 	$openai[0]->mode(fault => 'status', status => 400);
