@@ -79,7 +79,7 @@ const struct metric_family gatewayd_families[] = {
 	[REQUESTS] = {.name = "gatewayd_requests_total",
 		.type = METRIC_COUNTER,
 		.labels = {"result", "status"},
-		.help = "Embeddings requests by result: hit, stale, partial, miss, coalesced, error, gone."},
+		.help = "Requests by result: hit, stale, partial, miss, coalesced, pass, error, gone; they are the sum."},
 	[DURATION] = {.name = "gatewayd_request_duration_seconds",
 		.type = METRIC_HISTOGRAM,
 		.labels = {"result"},
@@ -288,12 +288,12 @@ struct stats {
 };
 
 static const char *const result_names[STATS_RESULTS] = {
-	"hit", "stale", "partial", "miss", "coalesced", "error", "gone"};
+	"hit", "stale", "partial", "miss", "coalesced", "pass", "error", "gone"};
 
 const char *stats_x_cache(enum stats_result result)
 {
 	static const char *const names[STATS_RESULTS] = {
-		"HIT", "STALE", "PARTIAL", "MISS", "COALESCED", "", ""};
+		"HIT", "STALE", "PARTIAL", "MISS", "COALESCED", "PASS", "", ""};
 	return names[result];
 }
 

@@ -5,7 +5,7 @@
  * What gatewayd counts. The families are declared in stats.c; what the parts count themselves
  * (cache, store, flights, provider) is read when somebody looks.
  *
- *   requests = hit + stale + partial + miss + coalesced + error + gone
+ *   requests = hit + stale + partial + miss + coalesced + pass + error + gone
  */
 #include <stdint.h>
 
@@ -21,10 +21,11 @@ enum stats_result {
 	STATS_PARTIAL,   /* some of it */
 	STATS_MISS,      /* all was bought for this request */
 	STATS_COALESCED, /* nothing was bought: another request had it on the way */
+	STATS_PASS,      /* asked of the provider, whatever is known */
 	STATS_ERROR,
 	STATS_GONE, /* the client left before the answer */
 };
-#define STATS_RESULTS 7
+#define STATS_RESULTS 8
 /* As in X-Cache: "HIT"; "" for the last two. */
 const char *stats_x_cache(enum stats_result result);
 
