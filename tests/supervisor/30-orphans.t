@@ -45,20 +45,8 @@ CODE
 };
 
 subtest 'many short-lived children' => sub {
-	my $pod = Pod->new(sub {
-		my ($pod) = @_;
-		my $command = $pod->script(p => <<'CODE');
-for (1 .. 500) {
-	my $pid = fork // die;
-	if (!$pid) { exit if fork // die; exit }
-	waitpid $pid, 0;
-}
-note('done');
-sleep 1 while 1;
-CODE
-		return "[program:p]\ncommand=$command\nstartsecs=0\n";
-	});
-	$pod->wait_events(1);
+	my $pod = Pod->new("[program:p]\ncommand=$ENV{EG_TESTS}/supervisor/children_tool 5 100\nstartsecs=0\nstdout_logfile=%(here)s/p.log\n");
+	wait_for { -s $pod->path('p.log') } 'all to be left behind';
 	my $supervisor = $pod->process->pid;
 	my $children = sub { return grep { slurp($_) =~ /\) \S $supervisor / } grep { -e } glob '/proc/[0-9]*/stat' };
 	ok wait_for { eval { $children->() == 1 } } 'all to be reaped';
