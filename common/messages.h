@@ -122,7 +122,8 @@ struct msg_f64s {
 	F(u64, total_tokens, "the same, in all") \
 	F(u64, stored_ms, "when that was, milliseconds since 1970") \
 	F(str, served_model, "the model as the provider names it") \
-	F(bin, vector, "the characters of the vector")
+	F(bin, vector, "the characters of the vector") \
+	F(bin, tags, "what purges find it by at its owner, 16 bytes each: of the kind and name of a tag")
 
 #define MSG_PURGE_TARGET(F, L) \
 	F(str, pod, "address of the target, or the name of its socket") \

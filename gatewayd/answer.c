@@ -7,6 +7,7 @@
 #include "common/messages.h"
 #include "gatewayd/stats.h"
 #include "gatewayd/vector.h"
+#include "gatewayd/cache_tags.h"
 
 #define HEAD           "{\"object\":\"list\",\"data\":["
 #define ELEMENT_HEAD   "{\"object\":\"embedding\",\"index\":"
@@ -108,6 +109,9 @@ static int pack_element(
 		.stored_ms = info->stored_ms,
 		.served_model = info->served_model,
 	};
+	struct cache_tag_key tags[CACHE_MAX_TAGS];
+	size_t n_tags = cache_object_tags(element, tags);
+	message.tags = (struct span){(char *)tags, n_tags * sizeof tags[0]};
 	cache_object_form(element, form, &message.vector);
 	return msg_fetch_element_pack(&message, out);
 }

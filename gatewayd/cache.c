@@ -39,13 +39,20 @@ struct cache *cache_new(const struct cache_options *options)
 	TAILQ_INIT(&cache->extras);
 	if (cache_index_init(&cache->index))
 		goto fail_cache;
+	if (cache_tags_init(&cache->tags, cache->budget_bytes))
+		goto fail_index;
 	cache->arena = arena_new(cache->budget_bytes);
 	if (!cache->arena)
-		goto fail_index;
+		goto fail_tags;
 	return cache;
 
-fail_index:;
-	int saved = errno;
+	int saved;
+fail_tags:
+	saved = errno;
+	cache_tags_uninit(&cache->tags);
+	errno = saved;
+fail_index:
+	saved = errno;
 	cache_index_free(&cache->index);
 	errno = saved;
 fail_cache:
@@ -58,7 +65,7 @@ fail_cache:
 static uint64_t index_bytes(const struct cache *cache, const struct arena_stats *arena)
 {
 	return cache_index_bytes(&cache->index) + cache->ghosts * GHOST_MALLOC_BYTES +
-	       arena->index_bytes;
+	       arena->index_bytes + cache_tags_bytes(&cache->tags);
 }
 
 static uint64_t used_bytes(const struct cache *cache)
@@ -111,7 +118,7 @@ static void leave(struct cache *cache, struct cache_node *node)
 static void link_object(struct cache *cache, struct cache_object *object, enum cache_queue queue)
 {
 	enter(cache, &object->node, queue);
-	cache_index_add(&cache->index, &object->node);
+	cache_index_add(&cache->index, &object->node.index);
 	cache->stats.objects[object->info.kind]++;
 	cache->stats.object_bytes[object->info.kind] += object->node.charge_bytes;
 	if (cache_object_has_extra(object)) {
@@ -124,10 +131,13 @@ static void link_object(struct cache *cache, struct cache_object *object, enum c
 /* Takes it out and gives the cache's reference back. */
 static void unlink_object(struct cache *cache, struct cache_object *object)
 {
+	if (object->info.kind == CACHE_ELEMENT)
+		cache_tags_element_goes(object);
 	cache->stats.objects[object->info.kind]--;
 	cache->stats.object_bytes[object->info.kind] -= object->node.charge_bytes;
 	leave(cache, &object->node);
-	cache_index_remove(&cache->index, &object->node);
+	cache_index_remove(&cache->index, &object->node.index);
+	cache_tags_detach(object);
 	if (object->in_extras) {
 		TAILQ_REMOVE(&cache->extras, object, extras);
 		object->in_extras = false;
@@ -138,7 +148,7 @@ static void unlink_object(struct cache *cache, struct cache_object *object)
 static void ghost_drop(struct cache *cache, struct cache_node *ghost)
 {
 	TAILQ_REMOVE(&cache->ghost, ghost, place);
-	cache_index_remove(&cache->index, ghost);
+	cache_index_remove(&cache->index, &ghost->index);
 	cache->ghost_bytes -= ghost->charge_bytes;
 	cache->ghosts--;
 	free(ghost);
@@ -150,12 +160,12 @@ static void ghost_add(struct cache *cache, const struct cache_node *node)
 	if (!ghost)
 		return; /* it is only advice */
 	*ghost = (struct cache_node){
-		.hash = node->hash,
+		.index.hash = node->index.hash,
 		.charge_bytes = node->charge_bytes,
 		.queue = CACHE_QUEUE_GHOST,
 	};
 	TAILQ_INSERT_HEAD(&cache->ghost, ghost, place);
-	cache_index_add(&cache->index, ghost);
+	cache_index_add(&cache->index, &ghost->index);
 	cache->ghost_bytes += ghost->charge_bytes;
 	cache->ghosts++;
 	while (cache->ghost_bytes > cache->budget_bytes / 10 * 9 ||
@@ -213,9 +223,11 @@ static bool evict_one(struct cache *cache)
 			from_small ? &cache->small : &cache->main, cache_fifo);
 		if (!node)
 			return false;
+		struct cache_object *object = object_of(node);
+		bool dead = cache_tags_dead(object);
 		bool stays = node->uses >= (from_small ? MAIN_USES : 1) && rounds < MAX_ROUNDS &&
-			     !expired(object_of(node), cache->now_ms);
-		if (!stays && object_of(node)->references > 1) {
+			     !dead && !expired(object, cache->now_ms);
+		if (!stays && !dead && object->references > 1) {
 			/* Somebody holds it: its bytes would not come free. It goes round once
 			 * more, and one request that holds more than the cache can hold does not
 			 * push out all others. */
@@ -227,7 +239,7 @@ static bool evict_one(struct cache *cache)
 			continue;
 		}
 		if (!stays) {
-			evict(cache, object_of(node));
+			evict(cache, object);
 			return true;
 		}
 		leave(cache, node);
@@ -264,11 +276,12 @@ uint64_t cache_alloc(struct cache *cache, uint64_t len_bytes)
 static struct cache_node *find(
 	const struct cache *cache, const struct digest *key, uint64_t hash, bool ghost)
 {
-	struct cache_node *chains[2];
+	struct index_node *chains[2];
 	cache_index_chains(&cache->index, hash, chains);
 	for (int i = 0; i < 2; i++) {
-		for (struct cache_node *node = chains[i]; node; node = node->next) {
-			if (node->hash != hash || ghost != (node->queue == CACHE_QUEUE_GHOST))
+		for (struct index_node *at = chains[i]; at; at = at->next) {
+			struct cache_node *node = (struct cache_node *)at;
+			if (at->hash != hash || ghost != (node->queue == CACHE_QUEUE_GHOST))
 				continue;
 			if (ghost || digest_equal(&object_of(node)->info.key, key))
 				return node;
@@ -293,8 +306,9 @@ struct cache_object *cache_lookup(struct cache *cache, const struct digest *key,
 		cache->stats.misses++;
 		return NULL;
 	}
-	if (expired(object, now_ms)) {
-		cache->stats.expired++;
+	bool dead = cache_tags_dead(object);
+	if (dead || expired(object, now_ms)) {
+		*(dead ? &cache->stats.purged : &cache->stats.expired) += 1;
 		cache->stats.misses++;
 		unlink_object(cache, object);
 		return NULL;
@@ -313,22 +327,40 @@ struct cache_object *cache_lookup(struct cache *cache, const struct digest *key,
 bool cache_contains(const struct cache *cache, const struct digest *key, uint64_t now_ms)
 {
 	struct cache_object *object = find_object(cache, key);
-	return object && !expired(object, now_ms);
+	return object && !cache_tags_dead(object) && !expired(object, now_ms);
 }
 
-int cache_insert(struct cache *cache, struct cache_object *object, uint64_t now_ms)
+/* A single embedding needs no link to be found by its own key, but may not enter too late. */
+static bool own_key_purged(const struct cache_object *object)
+{
+	if (object->info.kind != CACHE_ELEMENT || object->since >= object->cache->tags.clock)
+		return false;
+	struct cache_tag_key key = cache_tag_key_of_digest(CACHE_TAG_ELEMENT, &object->info.key);
+	struct cache_tagging own = {.since = object->since, .keys = &key, .n = 1};
+	return cache_purged_since(object->cache, &own);
+}
+
+int cache_insert_tagged(struct cache *cache, struct cache_object *object,
+	const struct cache_tagging *tagging, uint64_t now_ms)
 {
 	BUG_ON(object->cache != cache);
 	if (object->node.queue != CACHE_QUEUE_NONE)
 		return 0;
 	cache->now_ms = now_ms;
+	object->since = tagging->since;
+	if (cache_purged_since(cache, tagging) || own_key_purged(object)) {
+		cache->stats.too_late++;
+		return -1;
+	}
 	if (object->outside || object->node.charge_bytes > cache->max_object_bytes ||
-		!cache_make_room(cache, 0)) {
+		!cache_make_room(cache, cache_tags_most(tagging->n)) ||
+		cache_tags_attach(object, tagging->keys, tagging->n)) {
 		cache->stats.refused++;
 		return -1;
 	}
+	object->checked = cache->tags.clock;
 	uint64_t hash = cache_index_hash(&cache->index, &object->info.key);
-	object->node.hash = hash;
+	object->node.index.hash = hash;
 	object->node.uses = 0;
 	enum cache_queue queue = CACHE_QUEUE_SMALL;
 	struct cache_node *before = find(cache, &object->info.key, hash, false);
@@ -350,13 +382,61 @@ int cache_insert(struct cache *cache, struct cache_object *object, uint64_t now_
 	return 0;
 }
 
+int cache_renew(struct cache *cache, const struct cache_object *old, struct cache_object *object,
+	uint64_t since, uint64_t now_ms)
+{
+	if (old->node.queue == CACHE_QUEUE_NONE)
+		return -1;
+	struct cache_tag_key keys[CACHE_MAX_TAGS];
+	struct cache_tagging tagging = {.since = since, .keys = keys};
+	tagging.n = cache_object_tags(old, keys);
+	return cache_insert_tagged(cache, object, &tagging, now_ms);
+}
+
+int cache_insert(struct cache *cache, struct cache_object *object, uint64_t now_ms)
+{
+	struct cache_tagging none = {.since = cache->tags.clock};
+	return cache_insert_tagged(cache, object, &none, now_ms);
+}
+
+bool cache_object_is_current(struct cache_object *object)
+{
+	if (object->node.queue == CACHE_QUEUE_NONE)
+		return object->since >= object->cache->tags.clock;
+	return !cache_tags_dead(object);
+}
+
+void cache_take_out(struct cache *cache, struct cache_object *object)
+{
+	cache->stats.purged++;
+	unlink_object(cache, object);
+}
+
+struct cache_object *cache_last_if_dead(struct cache *cache)
+{
+	struct cache_fifo *queues[] = {&cache->small, &cache->main};
+	for (int i = 0; i < 2; i++) {
+		struct cache_node *node = TAILQ_LAST(queues[i], cache_fifo);
+		if (node && object_of(node)->since < cache->tags.all_purged)
+			return object_of(node);
+	}
+	return NULL;
+}
+
+bool cache_drop_ghosts(struct cache *cache, size_t most)
+{
+	for (; most > 0 && !TAILQ_EMPTY(&cache->ghost); most--)
+		ghost_drop(cache, TAILQ_FIRST(&cache->ghost));
+	cache_index_shrink(&cache->index);
+	return TAILQ_EMPTY(&cache->ghost);
+}
+
 bool cache_remove(struct cache *cache, const struct digest *key)
 {
 	struct cache_object *object = find_object(cache, key);
 	if (!object)
 		return false;
-	cache->stats.removed++;
-	unlink_object(cache, object);
+	cache_take_out(cache, object);
 	return true;
 }
 
@@ -368,7 +448,7 @@ size_t cache_clear(struct cache *cache)
 		unlink_object(cache, object_of(node));
 		n++;
 	}
-	cache->stats.removed += n;
+	cache->stats.purged += n;
 	return n;
 }
 
@@ -385,6 +465,7 @@ void cache_stats(const struct cache *cache, struct cache_stats *stats)
 	stats->small_bytes = cache->small_bytes;
 	stats->main_bytes = cache->main_bytes;
 	stats->ghosts = cache->ghosts;
+	stats->tags = cache->tags.index.count;
 }
 
 struct arena *cache_arena(struct cache *cache)
@@ -403,6 +484,7 @@ void cache_free(struct cache **cache_)
 		ghost_drop(cache, TAILQ_FIRST(&cache->ghost));
 	BUG_ON(cache->alive != 0);
 	arena_free(&cache->arena);
+	cache_tags_uninit(&cache->tags);
 	cache_index_free(&cache->index);
 	free(cache);
 }

@@ -15,7 +15,8 @@
  *
  * The budget covers all: bodies as the arena rounds them, the arena's own index, object headers,
  * hash table, ghosts, and objects that were evicted but are still referenced (pinned). Hash chains
- * are keyed with a random seed; the table grows a few chains at a time.
+ * are keyed with a random seed; the table grows a few chains at a time. What purges go by is in
+ * cache_tags.h.
  *
  * Time is an argument: wall-clock milliseconds. Loop thread only.
  */
@@ -25,6 +26,7 @@
 
 #include "common/digest.h"
 #include "gatewayd/cache_object.h"
+#include "gatewayd/cache_tags.h"
 
 struct arena;
 
@@ -56,12 +58,20 @@ bool cache_contains(const struct cache *cache, const struct digest *key, uint64_
 /*
  * Keep the object under its key, in place of one with the same key (which then lives on for who
  * holds it). The cache takes a reference of its own; the caller's stays. -1: not kept (body outside
- * the arena, too large, no room), counted; the object itself is as good as before.
+ * the arena, too large, no room, purged since it was asked for), counted; the object itself is as
+ * good as before.
  */
+int cache_insert_tagged(struct cache *cache, struct cache_object *object,
+	const struct cache_tagging *tagging, uint64_t now_ms);
+/* As cache_insert_tagged(), with the tags of an object that is in the cache; one that is not (it
+ * was purged, or evicted) is not renewed: -1. */
+int cache_renew(struct cache *cache, const struct cache_object *old, struct cache_object *object,
+	uint64_t since, uint64_t now_ms);
+/* Without tags, asked for just now. */
 int cache_insert(struct cache *cache, struct cache_object *object, uint64_t now_ms);
-/* Purge one. true when it was there. */
+/* Take one out. true when it was there. */
 bool cache_remove(struct cache *cache, const struct digest *key);
-/* Purge everything. Returns how many; cost grows with the objects. */
+/* Take everything out, at once. Returns how many; cost grows with the objects. */
 size_t cache_clear(struct cache *cache);
 
 struct cache_stats {
@@ -72,11 +82,12 @@ struct cache_stats {
 	uint64_t outside_bytes; /* bodies that found no room in the arena; not in the budget */
 	uint64_t index_bytes;   /* hash table, ghosts, the arena's own */
 	uint64_t objects[CACHE_KINDS], object_bytes[CACHE_KINDS];
-	uint64_t small_bytes, main_bytes, ghosts;
+	uint64_t small_bytes, main_bytes, ghosts, tags;
 	/* Never decrease: */
 	uint64_t hits[CACHE_KINDS], stale_hits, misses;
 	uint64_t inserts, ghost_hits, refused;
-	uint64_t evictions, evicted_bytes, expired, removed;
+	uint64_t evictions, evicted_bytes, expired, purged;
+	uint64_t too_late; /* not kept: purged since it was asked for */
 	uint64_t forms_added, forms_dropped;
 };
 void cache_stats(const struct cache *cache, struct cache_stats *stats);

@@ -12,7 +12,7 @@
 int cache_index_init(struct cache_index *index)
 {
 	*index = (struct cache_index){.n_chains = FIRST_CHAINS};
-	index->chains = calloc(index->n_chains, sizeof(struct cache_node *));
+	index->chains = calloc(index->n_chains, sizeof(struct index_node *));
 	if (!index->chains)
 		return -1;
 	digest_random(&index->mask, sizeof index->mask);
@@ -32,39 +32,44 @@ uint64_t cache_index_hash(const struct cache_index *index, const struct digest *
 {
 	uint64_t word;
 	memcpy(&word, key->bytes, sizeof word);
+	return cache_index_hash_word(index, word);
+}
+
+uint64_t cache_index_hash_word(const struct cache_index *index, uint64_t word)
+{
 	word = (word ^ index->mask) * index->factor;
 	/* The best bits of a product are its upper ones, chains go by the lower ones. */
 	return word ^ word >> 32;
 }
 
-static struct cache_node **new_chain(const struct cache_index *index, uint64_t hash)
+static struct index_node **new_chain(const struct cache_index *index, uint64_t hash)
 {
 	return &index->chains[hash & (index->n_chains - 1)];
 }
 
-static struct cache_node **old_chain(const struct cache_index *index, uint64_t hash)
+static struct index_node **old_chain(const struct cache_index *index, uint64_t hash)
 {
 	return index->old_chains ? &index->old_chains[hash & (index->n_old - 1)] : NULL;
 }
 
 void cache_index_chains(
-	const struct cache_index *index, uint64_t hash, struct cache_node *chains[2])
+	const struct cache_index *index, uint64_t hash, struct index_node *chains[2])
 {
-	struct cache_node **old = old_chain(index, hash);
+	struct index_node **old = old_chain(index, hash);
 	chains[0] = *new_chain(index, hash);
 	chains[1] = old ? *old : NULL;
 }
 
-static void push(struct cache_index *index, struct cache_node *node)
+static void push(struct cache_index *index, struct index_node *node)
 {
-	struct cache_node **chain = new_chain(index, node->hash);
+	struct index_node **chain = new_chain(index, node->hash);
 	node->next = *chain;
 	*chain = node;
 }
 
 static void grow(struct cache_index *index)
 {
-	struct cache_node **chains = calloc(index->n_chains * 2, sizeof *chains);
+	struct index_node **chains = calloc(index->n_chains * 2, sizeof *chains);
 	if (!chains)
 		return; /* longer chains, that is all */
 	index->old_chains = index->chains;
@@ -77,9 +82,9 @@ static void grow(struct cache_index *index)
 static void move_some(struct cache_index *index)
 {
 	for (int i = 0; i < MOVE_CHAINS && index->n_moved < index->n_old; i++) {
-		struct cache_node **chain = &index->old_chains[index->n_moved++];
+		struct index_node **chain = &index->old_chains[index->n_moved++];
 		while (*chain) {
-			struct cache_node *node = *chain;
+			struct index_node *node = *chain;
 			*chain = node->next;
 			push(index, node);
 		}
@@ -91,7 +96,7 @@ static void move_some(struct cache_index *index)
 	}
 }
 
-void cache_index_add(struct cache_index *index, struct cache_node *node)
+void cache_index_add(struct cache_index *index, struct index_node *node)
 {
 	push(index, node);
 	index->count++;
@@ -101,7 +106,7 @@ void cache_index_add(struct cache_index *index, struct cache_node *node)
 		grow(index);
 }
 
-static bool unlink_from(struct cache_node **chain, struct cache_node *node)
+static bool unlink_from(struct index_node **chain, struct index_node *node)
 {
 	for (; chain && *chain; chain = &(*chain)->next) {
 		if (*chain == node) {
@@ -113,7 +118,7 @@ static bool unlink_from(struct cache_node **chain, struct cache_node *node)
 	return false;
 }
 
-void cache_index_remove(struct cache_index *index, struct cache_node *node)
+void cache_index_remove(struct cache_index *index, struct index_node *node)
 {
 	bool found = unlink_from(new_chain(index, node->hash), node) ||
 		     unlink_from(old_chain(index, node->hash), node);
@@ -121,7 +126,22 @@ void cache_index_remove(struct cache_index *index, struct cache_node *node)
 	index->count--;
 }
 
+void cache_index_shrink(struct cache_index *index)
+{
+	if (index->count > 0 || index->n_chains == FIRST_CHAINS)
+		return;
+	struct index_node **chains = calloc(FIRST_CHAINS, sizeof *chains);
+	if (!chains)
+		return;
+	free(index->chains);
+	free(index->old_chains);
+	index->chains = chains;
+	index->old_chains = NULL;
+	index->n_chains = FIRST_CHAINS;
+	index->n_old = 0;
+}
+
 size_t cache_index_bytes(const struct cache_index *index)
 {
-	return (index->n_chains + index->n_old) * sizeof(struct cache_node *);
+	return (index->n_chains + index->n_old) * sizeof(struct index_node *);
 }

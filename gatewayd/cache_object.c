@@ -71,6 +71,7 @@ struct cache_object *cache_object_new(struct cache *cache, const struct cache_ob
 		.info = *spec,
 		.header_bytes = cache_malloc_bytes(sizeof *object + strings),
 		.own_form = (uint8_t)form,
+		.since = cache_purge_clock(cache),
 	};
 	char *to = object->strings;
 	object->info.model = copy_string(&to, spec->model);

@@ -74,6 +74,9 @@ struct cache_object *cache_object_ref(struct cache_object *object);
 void cache_object_unref(struct cache_object **object);
 
 const struct cache_object_info *cache_object_info(const struct cache_object *object);
+/* Nothing of it was purged: it is in the cache and not dead, or there was no purge at all since its
+ * content was asked for. What is made of it may be kept. */
+bool cache_object_is_current(struct cache_object *object);
 /* The form it was made with. */
 enum cache_form cache_object_own_form(const struct cache_object *object);
 /* false: not there (make it from the own form, then cache_object_add_form()). Marks it as used. */

@@ -1,7 +1,8 @@
 #ifndef GATEWAYD_CACHE_PRIVATE_H
 #define GATEWAYD_CACHE_PRIVATE_H
 
-/* What cache.c (which objects stay) and cache_object.c (what an object is) know of each other. */
+/* What cache.c (which objects stay), cache_object.c (what an object is) and cache_tags.c (what
+ * purges go by) know of each other. */
 #include <sys/queue.h>
 
 #include "common/arena.h"
@@ -12,6 +13,25 @@
 
 TAILQ_HEAD(cache_fifo, cache_node); /* in at the head, out at the tail */
 TAILQ_HEAD(cache_extras, cache_object);
+TAILQ_HEAD(cache_links, cache_link);
+TAILQ_HEAD(cache_remembered, cache_tag);
+
+/* This object carries this tag. */
+struct cache_link {
+	TAILQ_ENTRY(cache_link) of_tag;
+	struct cache_tag *tag;
+	struct cache_object *object;
+};
+
+struct cache_tags {
+	struct cache_index index;
+	uint64_t clock;      /* one more than purges were */
+	uint64_t all_purged; /* the clock at the last purge of everything */
+	uint64_t floor;      /* nothing older enters */
+	struct cache_remembered remembered;
+	size_t n_remembered, max_remembered;
+	size_t bytes; /* of tags and links */
+};
 
 struct cache_object {
 	struct cache_node node; /* first: the cache finds the object by it. queue says whether it is
@@ -34,6 +54,10 @@ struct cache_object {
 	bool in_extras;
 	bool refreshing;
 	TAILQ_ENTRY(cache_object) extras;
+	uint64_t since;   /* the purge clock when its content was asked for */
+	uint64_t checked; /* it was not dead when the clock stood here */
+	struct cache_link *links;
+	uint32_t n_links;
 	char strings[];
 };
 
@@ -45,6 +69,7 @@ struct cache {
 	uint64_t small_bytes, main_bytes;
 	uint64_t ghost_bytes; /* what its entries took while they lived */
 	uint64_t ghosts;
+	struct cache_tags tags;
 	struct cache_extras extras; /* objects in the cache with a further form */
 	uint64_t now_ms;            /* the latest that was said */
 	uint64_t header_bytes;      /* of all objects, in the cache or not */
@@ -69,6 +94,28 @@ bool cache_make_room(struct cache *cache, uint64_t need_bytes);
 uint64_t cache_alloc(struct cache *cache, uint64_t len_bytes);
 /* The object takes so much more, or less, from now on; keeps the queue's sum right. */
 void cache_object_charge(struct cache_object *object, int64_t more_bytes);
+
+/* Take it out, purged. */
+void cache_take_out(struct cache *cache, struct cache_object *object);
+/* The object that a purge of everything frees next; NULL: there is none. */
+struct cache_object *cache_last_if_dead(struct cache *cache);
+/* At most so many; true: none is left, and the tables are small again if nothing else is there. */
+bool cache_drop_ghosts(struct cache *cache, size_t most);
+
+/* In cache_tags.c: */
+
+int cache_tags_init(struct cache_tags *tags, uint64_t budget_bytes);
+void cache_tags_uninit(struct cache_tags *tags);
+/* Table, tags and links. */
+size_t cache_tags_bytes(const struct cache_tags *tags);
+/* The most that this many tags of one object take. */
+size_t cache_tags_most(size_t n);
+/* The object enters the lists of its tags; -1 without memory: it is in none. */
+int cache_tags_attach(struct cache_object *object, const struct cache_tag_key *keys, size_t n);
+void cache_tags_detach(struct cache_object *object);
+/* A single embedding is taken out: if it is dead, so are the whole answers that it is part of. */
+void cache_tags_element_goes(struct cache_object *object);
+bool cache_tags_dead(struct cache_object *object);
 
 /* In cache_object.c: */
 

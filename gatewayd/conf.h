@@ -34,6 +34,7 @@ struct gatewayd_conf {
 	int64_t cache_grace_ms;
 	int scope; /* enum conf_scope */
 	char *client_keys_file;
+	char *purge_token;
 
 	int store; /* enum conf_store */
 	char *store_dir;

@@ -19,9 +19,10 @@
 #include "gatewayd/query.h"
 #include "gatewayd/refresh.h"
 #include "gatewayd/response_cache.h"
+#include "gatewayd/surrogate_keys.h"
 
 /* Answers of more elements are streamed, and are not kept as a whole. */
-#define WHOLE_MAX_ELEMENTS 64
+#define WHOLE_MAX_ELEMENTS RESPONSE_MAX_ELEMENTS
 /* Nor are those to bodies larger than this. */
 #define WHOLE_MAX_BODY_BYTES (1u << 20)
 /* What a streamed answer hands over at a time. */
@@ -51,6 +52,9 @@ struct embeddings {
 	enum embeddings_state state;
 	struct credential credential;
 	struct digest response_key;
+	struct span surrogate_keys; /* the client's tags, of the exchange */
+	struct element_tags *tags;
+	uint64_t since;      /* the purge clock when this began */
 	struct digest scope; /* of the caller; takes part in the keys if per_key */
 	bool per_key;
 	bool fetch; /* another instance asks; it counts the request */
@@ -86,6 +90,7 @@ static void embeddings_free(struct embeddings *request)
 	query_free(&request->query);
 	slice_release(&request->body);
 	credential_free(&request->credential);
+	element_tags_unref(&request->tags);
 	free(request);
 }
 
@@ -189,12 +194,17 @@ static void assemble(void *arg)
 	count_success(request, result_of(request));
 	struct cache_object *kept = NULL;
 	if (request->exchange->body_bytes <= WHOLE_MAX_BODY_BYTES) {
-		const struct cache_object_info *first = cache_object_info(request->elements[0]);
-		uint64_t tokens = 0;
+		struct response_facts facts = {
+			.key = request->response_key,
+			.elements = request->elements,
+			.n_elements = (uint32_t)request->query.n,
+			.stored_ms = oldest_ms(request),
+			.since = request->since,
+			.tags = request->tags,
+		};
 		for (size_t i = 0; i < request->query.n; i++)
-			tokens += cache_object_info(request->elements[i])->total_tokens;
-		kept = response_cache_put(request->gateway, &request->response_key, first->model,
-			tokens, (uint32_t)request->query.n, oldest_ms(request),
+			facts.tokens += cache_object_info(request->elements[i])->total_tokens;
+		kept = response_cache_put(request->gateway, request->exchange, &facts,
 			(struct span){(char *)body->data, body->len});
 	}
 	respond_whole(request, kept);
@@ -384,7 +394,10 @@ static int look_in_memory(struct embeddings *request)
 
 static void find_elements(struct embeddings *request)
 {
-	if (look_in_memory(request) < 0) {
+	struct query *query = &request->query;
+	request->tags = element_tags_new((struct span){(char *)query->model.data, query->model.len},
+		request->surrogate_keys);
+	if (!request->tags || look_in_memory(request) < 0) {
 		fail_with_memory(request);
 		return;
 	}
@@ -392,7 +405,6 @@ static void find_elements(struct embeddings *request)
 		answer(request);
 		return;
 	}
-	struct query *query = &request->query;
 	request->state = EMBEDDINGS_WAITING;
 	request->waiting = request->n_tickets;
 	request->buyer.credential = &request->credential;
@@ -401,6 +413,7 @@ static void find_elements(struct embeddings *request)
 	request->buyer.model_json = query->model_json;
 	request->buyer.params_json = (struct span){
 		(char *)query->params_json.data, query->params_json.len};
+	request->buyer.tags = request->tags;
 	request->buyer.store_params = (struct span){
 		(char *)query->canonical_params.data, query->canonical_params.len};
 	request->buyer.dimensions = query->dimensions;
@@ -491,6 +504,8 @@ static bool acceptable(struct gateway *gateway, struct exchange *exchange)
 	struct api_error error = {0};
 	struct span type = exchange_header(exchange, "content-type");
 	struct span coding = exchange_header(exchange, "content-encoding");
+	struct span tags[SURROGATE_MAX_KEYS];
+	const char *reason;
 	if (!exchange->has_body)
 		api_error_set(&error, 400, NULL, NULL,
 			"The request has no body; send a JSON object with model and input.");
@@ -500,6 +515,8 @@ static bool acceptable(struct gateway *gateway, struct exchange *exchange)
 	else if (coding.data && !span_equal_nocase(coding, "identity"))
 		api_error_set(&error, 415, NULL, "unsupported_content_encoding",
 			"Content-Encoding is not supported on requests; send the body as it is.");
+	else if (surrogate_keys_read(exchange_header(exchange, "surrogate-key"), tags, &reason) < 0)
+		api_error_set(&error, 400, NULL, "bad_surrogate_key", "%s", reason);
 	if (!error.status)
 		return true;
 	stats_count_request(gateway->stats, STATS_ERROR, error.status);
@@ -541,6 +558,8 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 	request->response_key = key;
 	request->per_key = per_key;
 	request->scope = caller;
+	request->surrogate_keys = exchange_header(exchange, "surrogate-key");
+	request->since = cache_purge_clock(gateway->cache);
 	request->fetch = exchange->fetch;
 	struct trace child = trace_child(&exchange->trace);
 	trace_format(&child, request->traceparent);

@@ -133,6 +133,9 @@ static const char *take_element(struct fetch *fetch, struct span packed)
 	if (source_of(message.source, &element.source) < 0 || message.dims == 0 ||
 		message.dims > VECTOR_MAX_DIMS || message.vector.len == 0)
 		return "an element is malformed";
+	if (message.tags.len % sizeof(struct cache_tag_key) ||
+		message.tags.len > CACHE_MAX_TAGS * sizeof(struct cache_tag_key))
+		return "the tags of an element are malformed";
 	if (!message.text && message.vector.len != vector_base64_len((uint32_t)message.dims))
 		return "a vector has the wrong length";
 	fetch->seen[message.index] = 1;
@@ -145,6 +148,7 @@ static const char *take_element(struct fetch *fetch, struct span packed)
 	element.stored_ms = message.stored_ms;
 	element.served_model = message.served_model;
 	element.vector = message.vector;
+	element.tags = message.tags;
 	fetch->events->on_element(&element, fetch->arg);
 	return NULL;
 }
@@ -267,6 +271,9 @@ static struct rpc_call *ask(
 		digest_hex(request->scope, scope);
 		add_header(&params.headers, "X-Cache-Scope", scope);
 	}
+	if (request->surrogate_keys.len)
+		params.headers.items[params.headers.count++] = (struct msg_header){
+			SPAN_LITERAL("Surrogate-Key"), request->surrogate_keys};
 	params.chunked = fetch->body.len > RPC_INLINE_BODY_BYTES;
 	params.body_bytes = params.chunked ? fetch->body.len : 0;
 	params.body = params.chunked ? (struct span){0}

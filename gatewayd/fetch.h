@@ -23,6 +23,7 @@ struct fetched {
 	uint32_t dims;
 	uint64_t prompt_tokens, total_tokens, stored_ms;
 	struct span served_model, vector;
+	struct span tags; /* of the owner's object: struct cache_tag_key */
 };
 
 enum fetch_outcome {

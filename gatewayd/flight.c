@@ -4,6 +4,7 @@
 
 #include "common/log.h"
 #include "gatewayd/store.h"
+#include "gatewayd/surrogate_keys.h"
 
 /* ---- Resolving ---- */
 
@@ -71,6 +72,23 @@ static struct flight *begin_new(
 	return flight;
 }
 
+/* The flight that this buyer may join. One that was purged since it was asked for is not it. */
+static struct flight *find_current(
+	struct flights *flights, const struct buyer *buyer, const struct digest *key)
+{
+	struct flight *flight = flight_find(flights, key);
+	if (!flight || flight->since == cache_purge_clock(flights->parts.cache))
+		return flight;
+	struct cache_tag_key own = cache_tag_key_of_digest(CACHE_TAG_ELEMENT, key);
+	struct cache_tagging by_key = {.since = flight->since, .keys = &own, .n = 1};
+	struct cache_tagging by_tags = element_tagging(buyer->tags, flight->since);
+	if (!cache_purged_since(flights->parts.cache, &by_key) &&
+		!cache_purged_since(flights->parts.cache, &by_tags))
+		return flight;
+	flight_detach(flight);
+	return NULL;
+}
+
 int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *tickets, size_t n)
 {
 	if (flights->n + n > flights->options.max_flights)
@@ -89,7 +107,7 @@ int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *t
 	for (size_t i = 0; i < n; i++) {
 		struct ticket *ticket = &tickets[i];
 		ticket->buyer = buyer;
-		struct flight *flight = flight_find(flights, &ticket->key);
+		struct flight *flight = find_current(flights, buyer, &ticket->key);
 		if (flight)
 			join(flight, buyer);
 		else
@@ -236,6 +254,8 @@ void flights_free(struct flights **pointer)
 	flights->on_idle = NULL;
 	while (flights->purchases)
 		purchase_cancel(flights->purchases);
+	while (flights->detached)
+		flight_free(flights->detached);
 	for (size_t i = 0; i < flights->table_size; i++)
 		while (flights->table[i])
 			flight_free(flights->table[i]);

@@ -40,6 +40,7 @@
 #include "gatewayd/provider.h"
 #include "gatewayd/store.h"
 
+struct element_tags;
 struct flight;
 struct flights;
 struct loop;
@@ -57,7 +58,8 @@ struct buyer {
 	struct digest credential_digest;
 	const struct digest *scope; /* NULL: shared */
 	struct span model, model_json, params_json;
-	struct span store_params; /* canonical request parameters, kept with stored objects */
+	struct element_tags *tags; /* of what this request brings in */
+	struct span store_params;  /* canonical request parameters, kept with stored objects */
 	int64_t dimensions;
 	const char *traceparent;
 	/* NULL: no legacy look-up. Its legacy_key finds a whole answer that a Python gateway kept.

@@ -71,7 +71,7 @@ struct cache_object *flight_legacy_single(
 	if (provider_answer_parse(stored->json, 1, &answer) == 0) {
 		struct stored_fields fields = fields_of(flights, &flight->key, flight->payer,
 			&answer, 0, answer.total_tokens, stored->fields.stored_ms);
-		object = flight_keep_found(flights, &flight->key, &fields);
+		object = flight_keep_found(flight, flight->payer, &fields);
 		/* It stays what it is where it was found, for the gateway that wrote it. */
 		store_keep_near(flights->parts.store, &fields);
 	}
@@ -111,7 +111,7 @@ static bool give_one(struct legacy *legacy, struct flight *flight)
 	BUG_ON(place >= legacy->n);
 	struct stored_fields fields = fields_of(flights, &flight->key, buyer, &legacy->answer,
 		place, legacy->tokens[place], legacy->stored.fields.stored_ms);
-	struct cache_object *object = flight_keep_found(flights, &flight->key, &fields);
+	struct cache_object *object = flight_keep_found(flight, buyer, &fields);
 	if (!object)
 		return false;
 	store_put(flights->parts.store, &fields);

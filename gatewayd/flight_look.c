@@ -2,6 +2,7 @@
 #include "gatewayd/flight_private.h"
 
 #include "common/log.h"
+#include "gatewayd/surrogate_keys.h"
 
 /* ---- Turns ---- */
 
@@ -57,12 +58,14 @@ static void missing(struct flight *flight, struct buyer *payer)
 }
 
 struct cache_object *flight_keep_found(
-	struct flights *flights, const struct digest *key, const struct stored_fields *fields)
+	const struct flight *flight, const struct buyer *buyer, const struct stored_fields *fields)
 {
+	struct flights *flights = flight->flights;
+	struct cache_tagging tagging = element_tagging(buyer->tags, flight->since);
 	uint64_t now_ms = loop_wall_ms(flights->loop);
 	struct cache_object_info info = {
 		.kind = CACHE_ELEMENT,
-		.key = *key,
+		.key = flight->key,
 		.stored_ms = fields->stored_ms,
 		.fresh_from_ms = now_ms,
 		.ttl_ms = flights->options.ttl_ms,
@@ -77,7 +80,7 @@ struct cache_object *flight_keep_found(
 	struct cache_object *object = cache_object_new(flights->parts.cache, &info,
 		fields->source == VECTOR_BASE64 ? CACHE_BASE64 : CACHE_TEXT, fields->vector, true);
 	if (object)
-		cache_insert(flights->parts.cache, object, now_ms);
+		cache_insert_tagged(flights->parts.cache, object, &tagging, now_ms);
 	return object;
 }
 
@@ -90,7 +93,7 @@ static void on_looked_up(enum store_result result, struct stored_object *stored,
 	flight->get = NULL;
 	flights->heard_us = loop_now_us(flights->loop);
 	if (result == STORE_FOUND)
-		object = flight_keep_found(flights, &flight->key, &stored->fields);
+		object = flight_keep_found(flight, payer, &stored->fields);
 	else if (result == STORE_LEGACY && flights->options.legacy_read)
 		object = flight_legacy_single(flights, flight, stored);
 	if (!object) {

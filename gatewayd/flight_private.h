@@ -27,11 +27,13 @@ struct flight {
 	struct ticket_list tickets;
 	struct buyer *payer; /* NULL: left, its purchase goes on */
 	struct store_get *get;
+	uint64_t since; /* the purge clock when this was asked for */
 	uint64_t give_up_us;
 	struct purchase *purchase;
 	int owner;                /* PEERS_SELF, or the instance to ask */
 	TAILQ_ENTRY(flight) link; /* of the list that its state says */
 	struct flight *chain;
+	bool detached; /* purged since it was asked for: nobody new joins */
 };
 
 struct flights {
@@ -43,6 +45,7 @@ struct flights {
 
 	struct flight **table; /* by key; its size is a power of two */
 	size_t table_size, n;
+	struct flight *detached;    /* those that are not in the table any more, by chain */
 	struct flight_list looking; /* the first was started first */
 	size_t n_looking;
 	struct buyer_list
@@ -70,6 +73,8 @@ int flight_table_init(struct flights *flights);
 struct flight *flight_find(const struct flights *flights, const struct digest *key);
 /* Under a key that is not there. NULL when out of memory. */
 struct flight *flight_new(struct flights *flights, const struct digest *key);
+/* Not found any more; those who wait for it go on waiting. */
+void flight_detach(struct flight *flight);
 /* The flight is on no list any more and has no tickets. */
 void flight_free(struct flight *flight);
 
@@ -101,9 +106,11 @@ void flight_look_enter(struct flights *flights, struct buyer *buyer);
 void flight_look_leave(struct flights *flights, struct buyer *buyer);
 /* A flight that is queued or looked up gets another payer; NULL: it ends. */
 void flight_look_hand_over(struct flight *flight, struct buyer *next);
-/* What the store had becomes an object in memory. NULL when out of memory. */
+/* What the store had becomes an object in memory, tagged as the buyer says. NULL when out of
+ * memory.
+ */
 struct cache_object *flight_keep_found(
-	struct flights *flights, const struct digest *key, const struct stored_fields *fields);
+	const struct flight *flight, const struct buyer *buyer, const struct stored_fields *fields);
 
 /* ---- flight_legacy.c ---- */
 

@@ -59,10 +59,26 @@ struct flight *flight_new(struct flights *flights, const struct digest *key)
 		return NULL;
 	flight->flights = flights;
 	flight->key = *key;
+	flight->since = cache_purge_clock(flights->parts.cache);
 	TAILQ_INIT(&flight->tickets);
 	*slot_of(flights, key) = flight;
 	flights->n++;
 	return flight;
+}
+
+static void leave_table(struct flight *flight)
+{
+	struct flight **slot = slot_of(flight->flights, &flight->key);
+	BUG_ON(*slot != flight);
+	*slot = flight->chain;
+}
+
+void flight_detach(struct flight *flight)
+{
+	leave_table(flight);
+	flight->detached = true;
+	flight->chain = flight->flights->detached;
+	flight->flights->detached = flight;
 }
 
 void flight_free(struct flight *flight)
@@ -70,9 +86,14 @@ void flight_free(struct flight *flight)
 	struct flights *flights = flight->flights;
 	BUG_ON(!TAILQ_EMPTY(&flight->tickets));
 	store_get_cancel(&flight->get);
-	struct flight **slot = slot_of(flights, &flight->key);
-	BUG_ON(*slot != flight);
-	*slot = flight->chain;
+	if (flight->detached) {
+		struct flight **at = &flights->detached;
+		while (*at != flight)
+			at = &(*at)->chain;
+		*at = flight->chain;
+	} else {
+		leave_table(flight);
+	}
 	flights->n--;
 	free(flight);
 	if (flights->n == 0 && flights->on_idle)

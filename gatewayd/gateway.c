@@ -3,6 +3,7 @@
 #include "gatewayd/api_error.h"
 #include "gatewayd/embeddings.h"
 #include "gatewayd/models.h"
+#include "gatewayd/purge_serve.h"
 
 static void serve_embeddings(struct gateway *gateway, struct exchange *exchange)
 {
@@ -24,6 +25,10 @@ void gateway_serve(struct exchange *exchange, void *arg)
 {
 	struct gateway *gateway = arg;
 	const char *allow = NULL;
+	if (span_equal_str(exchange->method, "PURGE")) {
+		purge_serve(gateway, exchange);
+		return;
+	}
 	for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
 		if (!span_equal_str(exchange->path, routes[i].path))
 			continue;

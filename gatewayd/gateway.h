@@ -19,6 +19,7 @@ struct leases;
 struct loop;
 struct peers;
 struct provider;
+struct purger;
 struct refresher;
 struct store;
 struct workers;
@@ -35,6 +36,9 @@ struct gateway {
 	struct flights *flights;
 	struct refresher *refresher;
 	struct stats *stats;
+	struct purger *purger;
+	const char *instance_id; /* random per start */
+	uint64_t purges_refused;
 	struct client_keys *client_keys; /* NULL: any key will do */
 	bool mock;
 	bool keyless;     /* the provider wants no credential: the mock, Ollama */

@@ -24,6 +24,8 @@
 #include "gatewayd/provider.h"
 #include "gatewayd/provider_attempt.h"
 #include "gatewayd/provider_choice.h"
+#include "gatewayd/purge.h"
+#include "gatewayd/purge_serve.h"
 #include "gatewayd/refresh.h"
 #include "gatewayd/store_dir.h"
 #include "gatewayd/store_s3.h"
@@ -40,6 +42,7 @@ struct parts {
 	struct exchange_http *http;
 	struct exchange_rpc *rpc;
 	struct rpc_server *rpc_server;
+	struct rpc_method purge_methods[2];
 };
 
 static void *must(void *part, const char *what)
@@ -207,6 +210,17 @@ static void make_flights(struct gateway *gateway, const struct gatewayd_conf *co
 		"table of flights");
 }
 
+static void make_purger(struct gateway *gateway, const struct gatewayd_conf *conf)
+{
+	struct purger_options options = {
+		.run_dir = conf->daemon.run_dir,
+		.self = (unsigned)conf->instance,
+		.n = (unsigned)conf->instances,
+		.token = &conf->purge_token,
+	};
+	gateway->purger = must(purger_new(gateway->loop, gateway->cache, &options), "purger");
+}
+
 static void make_listeners(struct parts *parts, const struct gatewayd_conf *conf)
 {
 	char address[64];
@@ -225,6 +239,10 @@ static void make_listeners(struct parts *parts, const struct gatewayd_conf *conf
 				  (size_t)conf->max_body_bytes, gateway_serve, &parts->gateway),
 		"RPC server");
 	parts->rpc_server = daemon_serve_rpc(parts->daemon, exchange_rpc_methods(parts->rpc));
+	parts->purge_methods[0] = purge_rpc_method;
+	parts->purge_methods[0].arg = &parts->gateway;
+	if (rpc_server_add(parts->rpc_server, parts->purge_methods) < 0)
+		die(EX_OSERR, "cannot serve purge");
 	if (exchange_http_listen(parts->http, daemon_listen(parts->daemon, "http", listen)) < 0)
 		die(EX_OSERR, "cannot listen on %s: %s", listen, strerror(errno));
 }
@@ -250,6 +268,8 @@ struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf)
 		refresher_new(gateway->loop, gateway->cache, gateway->store,
 			(uint64_t)conf->cache_ttl_ms, (uint64_t)conf->cache_grace_ms),
 		"refresher");
+	make_purger(gateway, conf);
+	gateway->instance_id = daemon_instance_id(daemon);
 	gateway->stats = must(stats_new(daemon_metrics(daemon), gateway), "statistics");
 	make_listeners(parts, conf);
 	return parts;
@@ -301,6 +321,7 @@ void parts_free(struct parts **pointer)
 	/* First those whose requests wait for flights. */
 	exchange_http_free(&parts->http);
 	daemon_close_rpc(parts->daemon);
+	purger_free(&gateway->purger);
 	flights_free(&gateway->flights);
 	peers_free(&gateway->peers);
 	refresher_free(&gateway->refresher);

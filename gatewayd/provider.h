@@ -38,6 +38,7 @@ struct provider_request {
 	int64_t dimensions;        /* asked for; 0: the model's own */
 	const struct credential *credential;
 	const struct digest *scope; /* for the owner of an element; NULL: shared */
+	struct span surrogate_keys; /* the client's tags, for the owner; may be empty */
 	const char *traceparent;    /* or NULL */
 };
 

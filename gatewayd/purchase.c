@@ -6,6 +6,7 @@
 #include "common/loop.h"
 #include "gatewayd/fetch.h"
 #include "gatewayd/store.h"
+#include "gatewayd/surrogate_keys.h"
 #include "gatewayd/usage.h"
 
 struct bought_item {
@@ -24,6 +25,8 @@ struct purchase {
 	char *model;
 	char *store_params;
 	struct digest credential;
+	struct element_tags *tags;
+	uint64_t since, asked_ms; /* by the purge clock, and by the wall's */
 	size_t n;
 	struct bought_item *items;
 	uint32_t *weights; /* bytes of each input, for sharing the tokens out */
@@ -55,6 +58,7 @@ static void purchase_free(struct purchase *purchase)
 	free(purchase->store_params);
 	free(purchase->items);
 	free(purchase->weights);
+	element_tags_unref(&purchase->tags);
 	free(purchase);
 }
 
@@ -70,7 +74,10 @@ static int share_tokens(
 	return 0;
 }
 
-/* Put one vector in memory and in the store. NULL when out of memory. */
+/*
+ * Put one vector in memory and in the store. Its time is when it was asked for: a purge in between
+ * is later, so that it covers this vector too, everywhere. NULL when out of memory.
+ */
 static struct cache_object *keep(struct purchase *purchase, size_t index, uint64_t now_ms)
 {
 	const struct embedding *embedding = &purchase->bought[index];
@@ -80,7 +87,7 @@ static struct cache_object *keep(struct purchase *purchase, size_t index, uint64
 	struct cache_object_info info = {
 		.kind = CACHE_ELEMENT,
 		.key = purchase->items[index].key,
-		.stored_ms = now_ms,
+		.stored_ms = purchase->asked_ms,
 		.fresh_from_ms = now_ms,
 		.ttl_ms = parts->ttl_ms,
 		.grace_ms = parts->grace_ms,
@@ -94,7 +101,7 @@ static struct cache_object *keep(struct purchase *purchase, size_t index, uint64
 	if (parts->store) {
 		struct stored_fields fields = {
 			.key = info.key,
-			.stored_ms = now_ms,
+			.stored_ms = purchase->asked_ms,
 			.model = info.model,
 			.served_model = info.served_model,
 			.params = span_of(purchase->store_params),
@@ -108,8 +115,9 @@ static struct cache_object *keep(struct purchase *purchase, size_t index, uint64
 	}
 	struct cache_object *object = cache_object_new(parts->cache, &info,
 		embedding->source == VECTOR_BASE64 ? CACHE_BASE64 : CACHE_TEXT, text, true);
+	struct cache_tagging tagging = element_tagging(purchase->tags, purchase->since);
 	if (object)
-		cache_insert(parts->cache, object, now_ms);
+		cache_insert_tagged(parts->cache, object, &tagging, now_ms);
 	return object;
 }
 
@@ -228,6 +236,26 @@ static void on_done(const struct provider_result *result, void *arg)
 
 /* ---- From the owner ---- */
 
+/* Those of the request, and those that it has at its owner. */
+static struct cache_tagging tagging_of_copy(const struct purchase *purchase, struct span theirs,
+	struct cache_tag_key keys[CACHE_MAX_TAGS])
+{
+	struct cache_tagging tagging = element_tagging(purchase->tags, purchase->since);
+	size_t n = theirs.len / sizeof *keys, n_own = tagging.n;
+	memcpy(keys, tagging.keys, n_own * sizeof *keys);
+	tagging.keys = keys;
+	for (size_t i = 0; i < n; i++) {
+		struct cache_tag_key key;
+		memcpy(&key, theirs.data + i * sizeof key, sizeof key);
+		bool known = false;
+		for (size_t j = 0; j < n_own && !known; j++)
+			known = memcmp(&keys[j], &key, sizeof key) == 0;
+		if (!known && tagging.n < CACHE_MAX_TAGS)
+			keys[tagging.n++] = key;
+	}
+	return tagging;
+}
+
 /* A copy for this instance's memory; the owner stores it. */
 static void on_element(const struct fetched *element, void *arg)
 {
@@ -252,7 +280,9 @@ static void on_element(const struct fetched *element, void *arg)
 		element->form == VECTOR_BASE64 ? CACHE_BASE64 : CACHE_TEXT, element->vector, true);
 	if (!object)
 		return; /* its flight begins again when the fetch ends */
-	cache_insert(parts->cache, object, now_ms);
+	struct cache_tag_key keys[CACHE_MAX_TAGS];
+	struct cache_tagging tagging = tagging_of_copy(purchase, element->tags, keys);
+	cache_insert_tagged(parts->cache, object, &tagging, now_ms);
 	purchase->handing_out = true;
 	hand_over(purchase, element->index, object, element->source);
 	purchase->handing_out = false;
@@ -299,6 +329,9 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 	purchase->events = *events;
 	purchase->began_us = loop_now_us(parts->loop);
 	purchase->n = n;
+	purchase->tags = element_tags_ref(payer->tags);
+	purchase->since = cache_purge_clock(parts->cache);
+	purchase->asked_ms = loop_wall_ms(parts->loop);
 	purchase->credential = payer->credential_digest;
 	purchase->model = strndup(payer->model.data, payer->model.len);
 	purchase->store_params = strndup(payer->store_params.data, payer->store_params.len);
@@ -322,6 +355,7 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 		.dimensions = payer->dimensions,
 		.credential = payer->credential,
 		.scope = payer->scope,
+		.surrogate_keys = payer->tags ? payer->tags->field : (struct span){0},
 		.traceparent = payer->traceparent,
 	};
 	if (owner == PEERS_SELF)

@@ -14,6 +14,7 @@ struct refresh {
 	struct refresher *refresher;
 	struct cache_object *object;
 	struct store_get *get;
+	uint64_t since; /* the purge clock when it was asked for */
 	LIST_ENTRY(refresh) entry;
 };
 
@@ -37,8 +38,9 @@ static void end(struct refresh *refresh)
 	free(refresh);
 }
 
-static void renew(struct refresher *refresher, const struct stored_fields *fields)
+static void renew(struct refresh *refresh, const struct stored_fields *fields)
 {
+	struct refresher *refresher = refresh->refresher;
 	uint64_t now_ms = loop_wall_ms(refresher->loop);
 	struct cache_object_info info = {
 		.kind = CACHE_ELEMENT,
@@ -57,7 +59,7 @@ static void renew(struct refresher *refresher, const struct stored_fields *field
 	struct cache_object *object = cache_object_new(refresher->cache, &info,
 		fields->source == VECTOR_BASE64 ? CACHE_BASE64 : CACHE_TEXT, fields->vector, true);
 	if (object)
-		cache_insert(refresher->cache, object, now_ms);
+		cache_renew(refresher->cache, refresh->object, object, refresh->since, now_ms);
 	cache_object_unref(&object);
 }
 
@@ -68,7 +70,7 @@ static void on_looked_up(enum store_result result, struct stored_object *stored,
 	refresh->get = NULL;
 	if (result == STORE_FOUND) {
 		refresher->succeeded++;
-		renew(refresher, &stored->fields);
+		renew(refresh, &stored->fields);
 	} else {
 		refresher->failed++;
 	}
@@ -102,6 +104,7 @@ void refresher_start(struct refresher *refresher, struct cache_object *object)
 	}
 	refresh->refresher = refresher;
 	refresh->object = cache_object_ref(object);
+	refresh->since = cache_purge_clock(refresher->cache);
 	LIST_INSERT_HEAD(&refresher->under_way, refresh, entry);
 	refresher->n++;
 	refresh->get = store_get_start(

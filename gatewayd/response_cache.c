@@ -10,6 +10,7 @@
 #include "common/workers.h"
 #include "gatewayd/cache.h"
 #include "gatewayd/gateway.h"
+#include "gatewayd/surrogate_keys.h"
 
 /* A smaller answer fits into a packet or two: gzip saves nothing. */
 #define GZIP_MIN_BYTES 1024
@@ -162,27 +163,42 @@ bool response_cache_answer(
 	return true;
 }
 
-struct cache_object *response_cache_put(struct gateway *gateway, const struct digest *key,
-	struct span model, uint64_t tokens, uint32_t n_elements, uint64_t stored_ms,
-	struct span body)
+struct cache_object *response_cache_put(struct gateway *gateway, const struct exchange *exchange,
+	const struct response_facts *facts, struct span body)
 {
+	struct cache_tag_key keys[RESPONSE_MAX_ELEMENTS + SURROGATE_MAX_KEYS + 3];
+	const struct element_tags *tags = facts->tags;
+	struct cache_tagging tagging = {.since = facts->since, .keys = keys};
+	keys[tagging.n++] = cache_tag_key(CACHE_TAG_PATH, exchange->target);
+	keys[tagging.n++] = cache_tag_key_of_digest(CACHE_TAG_BODY_HASH, &exchange->body_hash);
+	/* The model's and the client's, but it is no single embedding. */
+	for (size_t i = 1; i < tags->n; i++)
+		keys[tagging.n++] = tags->keys[i];
+	for (size_t i = 0; i < facts->n_elements; i++) {
+		struct cache_object *element = facts->elements[i];
+		/* Purged while it was on its way into this answer. */
+		if (!cache_object_is_current(element))
+			return NULL;
+		keys[tagging.n++] = cache_tag_key_of_digest(
+			CACHE_TAG_ELEMENT, &cache_object_info(element)->key);
+	}
 	uint64_t now_ms = loop_wall_ms(gateway->loop);
 	struct cache_object_info info = {
 		.kind = CACHE_RESPONSE,
-		.key = *key,
-		.stored_ms = stored_ms,
+		.key = facts->key,
+		.stored_ms = facts->stored_ms,
 		.fresh_from_ms = now_ms,
 		.ttl_ms = (uint64_t)gateway->conf->cache_ttl_ms,
 		.grace_ms = (uint64_t)gateway->conf->cache_grace_ms,
-		.prompt_tokens = tokens,
-		.total_tokens = tokens,
-		.model = model,
-		.n_elements = n_elements,
+		.prompt_tokens = facts->tokens,
+		.total_tokens = facts->tokens,
+		.model = cache_object_info(facts->elements[0])->model,
+		.n_elements = facts->n_elements,
 		.status = 200,
 	};
 	struct cache_object *object = cache_object_new(
 		gateway->cache, &info, CACHE_IDENTITY, body, true);
 	if (object)
-		cache_insert(gateway->cache, object, now_ms);
+		cache_insert_tagged(gateway->cache, object, &tagging, now_ms);
 	return object;
 }

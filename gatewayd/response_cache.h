@@ -14,6 +14,7 @@
 #include "gatewayd/cache_object.h"
 #include "gatewayd/exchange.h"
 
+struct element_tags;
 struct gateway;
 
 /* The fields that every embeddings answer carries, with room for their values. */
@@ -33,10 +34,22 @@ struct digest response_cache_key(const struct exchange *exchange, const struct d
 /* Answer from memory: true, and the exchange is dead. */
 bool response_cache_answer(
 	struct gateway *gateway, struct exchange *exchange, const struct digest *key);
-/* Keep an answer (copied). A reference to it for the caller, whether it was kept or not; NULL when
- * out of memory. */
-struct cache_object *response_cache_put(struct gateway *gateway, const struct digest *key,
-	struct span model, uint64_t tokens, uint32_t n_elements, uint64_t stored_ms,
-	struct span body);
+/* More elements in an answer: it is not kept as a whole. */
+#define RESPONSE_MAX_ELEMENTS 64
+
+/* What is to be known of an answer that is kept; all borrowed. */
+struct response_facts {
+	struct digest key;
+	struct cache_object *const *elements; /* that it is made of */
+	uint32_t n_elements;                  /* 1 to RESPONSE_MAX_ELEMENTS */
+	uint64_t tokens, stored_ms;
+	uint64_t since;                  /* the purge clock when the request began */
+	const struct element_tags *tags; /* the client's are on the whole, too */
+};
+/* Keep an answer (copied), to be found by purges of its path, body hash, tags and of each of its
+ * elements. A reference to it for the caller, whether it was kept or not; NULL when out of memory,
+ * or when an element was purged meanwhile. */
+struct cache_object *response_cache_put(struct gateway *gateway, const struct exchange *exchange,
+	const struct response_facts *facts, struct span body);
 
 #endif

@@ -12,6 +12,7 @@
 #include "gatewayd/prices.h"
 #include "gatewayd/provider.h"
 #include "gatewayd/provider_attempt.h"
+#include "gatewayd/purge.h"
 #include "gatewayd/refresh.h"
 #include "gatewayd/store.h"
 
@@ -53,6 +54,12 @@ enum family {
 	CACHE_INSERTS,
 	CACHE_EVICTIONS,
 	CACHE_REFUSED,
+	CACHE_PURGED,
+	CACHE_TOO_LATE,
+	CACHE_TAGS,
+	PURGES,
+	PURGES_REFUSED,
+	PURGES_FAILED,
 	STORE_LOOK_UPS,
 	STORE_DEADLINES,
 	REFRESHES,
@@ -205,6 +212,25 @@ const struct metric_family gatewayd_families[] = {
 	[CACHE_REFUSED] = {.name = "gatewayd_cache_refused_total",
 		.type = METRIC_COUNTER,
 		.help = "Objects not put in memory: too large, or no room."},
+	[CACHE_PURGED] = {.name = "gatewayd_cache_purged_total",
+		.type = METRIC_COUNTER,
+		.help = "Objects taken out of memory by purges."},
+	[CACHE_TOO_LATE] = {.name = "gatewayd_cache_too_late_total",
+		.type = METRIC_COUNTER,
+		.help = "Objects not put in memory because a purge came after they were asked for."},
+	[CACHE_TAGS] = {.name = "gatewayd_cache_tags",
+		.type = METRIC_GAUGE,
+		.help = "Tags by which objects in memory can be purged: paths, body hashes, keys, names."},
+	[PURGES] = {.name = "gatewayd_purges_total",
+		.type = METRIC_COUNTER,
+		.labels = {"scope"},
+		.help = "Purges of this instance, those asked by other instances included: path, all, tag, body_hash, key."},
+	[PURGES_REFUSED] = {.name = "gatewayd_purges_refused_total",
+		.type = METRIC_COUNTER,
+		.help = "Purges refused for want of the purge token."},
+	[PURGES_FAILED] = {.name = "gatewayd_purges_failed_total",
+		.type = METRIC_COUNTER,
+		.help = "Purges of the pod that an instance or the store did not do."},
 	[STORE_LOOK_UPS] = {.name = "gatewayd_store_look_ups_total",
 		.type = METRIC_COUNTER,
 		.labels = {"store", "result"},
@@ -324,6 +350,19 @@ static void collect_cache(const struct stats *stats)
 	set(stats, CACHE_INSERTS, (double)cache.inserts);
 	set(stats, CACHE_EVICTIONS, (double)cache.evictions);
 	set(stats, CACHE_REFUSED, (double)cache.refused);
+	set(stats, CACHE_PURGED, (double)cache.purged);
+	set(stats, CACHE_TOO_LATE, (double)cache.too_late);
+	set(stats, CACHE_TAGS, (double)cache.tags);
+}
+
+static void collect_purges(const struct stats *stats)
+{
+	const struct purger_counters *purges = purger_counters(stats->gateway->purger);
+	for (int i = 0; i < PURGE_SCOPES; i++)
+		set_label(stats, PURGES, purge_scope_name((enum purge_scope)i),
+			(double)purges->done[i]);
+	set(stats, PURGES_FAILED, (double)purges->failed);
+	set(stats, PURGES_REFUSED, (double)stats->gateway->purges_refused);
 }
 
 static void collect_leases(const struct stats *stats)
@@ -404,6 +443,7 @@ static void collect(void *arg)
 	set_label(stats, REFRESHES, "found", (double)refresher_succeeded(gateway->refresher));
 	set_label(stats, REFRESHES, "failed", (double)refresher_failed(gateway->refresher));
 	collect_cache(stats);
+	collect_purges(stats);
 	collect_leases(stats);
 	const struct store *store;
 	for (unsigned i = 0; gateway->store && (store = store_tier(gateway->store, i)); i++)
