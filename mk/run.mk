@@ -1,6 +1,6 @@
 # Set-up and the local pod.
 
-.PHONY: deps deps-test deps-lint deps-fuzz deps-bench run dev
+.PHONY: deps deps-test deps-lint deps-fuzz deps-bench deps-suite run dev
 deps: ## install what building and running needs (quick when nothing is missing)
 	@mk/deps build
 deps-test: deps ## install what the tests need too
@@ -14,6 +14,9 @@ deps-fuzz: deps
 
 deps-bench: deps
 	@mk/deps bench
+
+deps-suite: deps
+	@mk/deps suite
 
 run: all ## start the local pod in the foreground, send two requests, stay until Ctrl-C
 	@manifests/local/run

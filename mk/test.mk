@@ -59,6 +59,11 @@ sanitize: ## every test under AddressSanitizer and UBSan
 sanitize-thread: ## every C test under ThreadSanitizer
 	$(Q)+$(MAKE) --no-print-directory VARIANT=thread test TESTS="-r build/thread/tests"
 
+# Long ones, each a target of its own.
+.PHONY: test-redis-suite
+test-redis-suite: deps-suite all ## Redis's own test suite directly and through redisproxy, compared (minutes; UNITS="unit/multi ..." for some)
+	$(Q)tests/redisproxy/suite/run $(BIN) $(O)/redis-suite $(UNITS)
+
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz-run
 fuzz: deps-fuzz ## run each fuzzer for FUZZ_SECONDS (60)

@@ -334,9 +334,6 @@ void client_replied(struct client *c, const struct entry *entry, bool failed, st
 {
 	static const char aborted[] = "-EXECABORT";
 
-	if (entry->sent_us)
-		metric_observe(c->proxy->stats.duration,
-			(double)(c->proxy->now_us - entry->sent_us) / 1e6);
 	switch (entry->meaning) {
 	case ENTRY_MULTI:
 		c->multi = c->multi || !failed;

@@ -54,6 +54,8 @@ static const char writes[] =
 	"xautoclaim xclaim xdel xgroup xsetid xtrim zadd zdiffstore zincrby zinterstore zmpop zpopmax "
 	"zpopmin zrangestore zrem zremrangebylex zremrangebyrank zremrangebyscore zunionstore blpop "
 	"brpop blmove brpoplpush bzpopmin bzpopmax blmpop bzmpop xreadgroup spublish debug script";
+/* Redis's flag MAY_REPLICATE, which COMMAND does not tell. */
+static const char replicating[] = "pfcount publish spublish";
 static const char others[] =
 	"acl bgrewriteaof bgsave cluster command config eval_ro evalsha_ro "
 	"failover info lastsave latency memory module object pubsub replicaof role "
@@ -160,6 +162,16 @@ static void add_words(struct commands *commands, const char *words, int kind, bo
 	}
 }
 
+static void mark_replicating(struct commands *commands, const char *words)
+{
+	while (*words) {
+		size_t len = strcspn(words, " ");
+
+		commands_find(commands, (struct span){words, len})->replicates = true;
+		words += len + (words[len] == ' ');
+	}
+}
+
 static void count(struct commands *commands, struct command *command)
 {
 	if (!command->calls)
@@ -196,6 +208,7 @@ struct commands *commands_new(struct metrics *metrics)
 	add_words(commands, others, -1, false, false);
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
 		add_words(commands, kinds[i].names, (int)kinds[i].kind, false, false);
+	mark_replicating(commands, replicating);
 	if (metrics)
 		metrics_on_collect(metrics, collect, commands);
 	return commands;

@@ -43,8 +43,9 @@ enum command_kind {
 struct command {
 	char name[COMMAND_MAX_NAME]; /* lower case */
 	uint8_t len;
-	bool read;  /* a replica may serve it */
-	bool write; /* changes data, as far as is known */
+	bool read;       /* a replica may serve it */
+	bool write;      /* changes data, as far as is known */
+	bool replicates; /* a read, or no write, that CLIENT PAUSE WRITE holds up all the same */
 	enum command_kind kind;
 	uint64_t calls; /* since the metrics were last collected */
 	struct metric *counter;

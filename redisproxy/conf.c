@@ -2,6 +2,8 @@
 
 #include <stddef.h>
 
+#include "redisproxy/hotkeys.h"
+#include "redisproxy/slowlog.h"
 #include "redisproxy/stats.h"
 
 #define AT(field) offsetof(struct redisproxy_conf, field)
@@ -14,7 +16,8 @@ static const struct config_row rows[] = {
 		.def = "127.0.0.1:6379", .help = "the Redis server (the writer)"},
 	{"monitor-address", "MONITOR_ADDRESS", CONFIG_ADDRESS, AT(monitor_address),
 		.def = "127.0.0.1:8084",
-		.help = "HTTP listener with /healthz, /readyz and /metrics; empty: none"},
+		.help = "HTTP listener with /healthz, /readyz, /metrics, /slowlog and /hotkeys; empty: "
+			"none"},
 	{NULL, "REMOTE_USERNAME", CONFIG_STRING, AT(remote_username),
 		.help = "user of clients that have not said AUTH; empty: the default user"},
 	{NULL, "REMOTE_PASSWORD", CONFIG_SECRET, AT(remote_password),
@@ -69,6 +72,19 @@ static const struct config_row rows[] = {
 		.min = 10, .max = 600000, .help = "time between two health checks of a server"},
 	{"ping-timeout", "REDISPROXY_PING_TIMEOUT", CONFIG_MS, AT(ping_timeout_ms), .def = "2s",
 		.min = 10, .max = 600000, .help = "a server silent for so long counts as down"},
+
+	{"slowlog-threshold", "REDISPROXY_SLOWLOG_THRESHOLD", CONFIG_MS, AT(slowlog_threshold_ms),
+		.def = "10ms", .min = 0, .max = 600000, .section = "Looking into it",
+		.help = "commands that take longer are in the slow log (/slowlog of the monitor); 0: all"},
+	{"slowlog-entries", "REDISPROXY_SLOWLOG_ENTRIES", CONFIG_INT, AT(slowlog_entries),
+		.def = "128", .min = 0, .max = SLOWLOG_MAX,
+		.help = "commands that the slow log keeps; 0: no slow log"},
+	{"hot-keys", "REDISPROXY_HOT_KEYS", CONFIG_INT, AT(hot_keys), .def = "64", .min = 0,
+		.max = HOTKEYS_MAX,
+		.help = "counters for the report of the keys asked for most (/hotkeys of the monitor); "
+			"0: no report"},
+	{"show-keys", "REDISPROXY_SHOW_KEYS", CONFIG_BOOL, AT(show_keys), .def = "false",
+		.help = "name keys in both (their first 64 bytes); else their hashes only"},
 
 	{"max-clients", "REDISPROXY_MAX_CLIENTS", CONFIG_INT, AT(max_clients), .def = "16000",
 		.min = 1, .max = 1000000, .section = "Limits",

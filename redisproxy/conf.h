@@ -34,6 +34,9 @@ struct redisproxy_conf {
 	int64_t response_timeout_ms;
 	int64_t ping_interval_ms, ping_timeout_ms;
 
+	int64_t slowlog_threshold_ms, slowlog_entries, hot_keys;
+	bool show_keys;
+
 	int64_t max_in_flight;
 	int64_t client_output_bytes;
 	bool http_keepalive;

@@ -53,6 +53,7 @@ enum dispatch_result dispatch_send_to(
 	}
 	if (upstream_send(up, r->frame, r->len, c, meaning, sent_us) < 0)
 		return dispatch_out_of_memory(c);
+	stats_sent(&c->proxy->stats, upstream_last_entry(up), r->command, r->frame, r->len);
 	c->in_flight++;
 	c->current = up;
 	if (r->command->write) {
@@ -271,6 +272,26 @@ static enum dispatch_result get_name(struct client *c, struct request *r)
 	return c->dead ? DISPATCH_TOOK : dispatch_say(c, r, "\r\n");
 }
 
+/* CLIENT PAUSE and UNPAUSE, whoever says it: paused commands hold up their connections. The server
+ * checks the words. */
+static void note_pause(struct client *c, const struct request *r)
+{
+	struct proxy *proxy = c->proxy;
+	int64_t ms;
+
+	if (r->command->kind != COMMAND_CLIENT || r->argc < 2)
+		return;
+	if (span_equal_nocase(r->argv[1], "unpause")) {
+		proxy->paused_until_us = 0;
+	} else if (span_equal_nocase(r->argv[1], "pause") && r->argc > 2 &&
+		   resp_number(r->argv[2], &ms) && ms > 0 && ms < INT64_MAX / 2000) {
+		uint64_t until_us = proxy->now_us + (uint64_t)ms * 1000;
+
+		if (until_us > proxy->paused_until_us)
+			proxy->paused_until_us = until_us;
+	}
+}
+
 static enum dispatch_result client_command(struct client *c, struct request *r)
 {
 	static const char *const harmless[] = {"pause", "unpause", "unblock", "help"};
@@ -357,6 +378,11 @@ static enum dispatch_result dispatch_kind(struct client *c, struct request *r)
 		return go_raw(c, r);
 	case COMMAND_OWN:
 		return go_raw(c, r);
+	case COMMAND_PLAIN:
+		/* While the server is paused it holds up what it keeps for later. */
+		if (proxy_is_paused(c->proxy) && (r->command->write || r->command->replicates))
+			return send_own(c, r);
+		return dispatch_send_shared(c, r);
 	case COMMAND_CLIENT:
 		return client_command(c, r);
 	case COMMAND_AUTH:
@@ -411,6 +437,7 @@ enum dispatch_result dispatch_command(struct client *c, const char *frame, size_
 		for (uint32_t i = 1; i < DISPATCH_MAX_ARGV && resp_arguments_next(&a, &r.argv[i]);
 			i++)
 			;
+	note_pause(c, &r);
 	enum dispatch_result result;
 
 	if (c->own && (c->own->state != UPSTREAM_READY || c->in_flight || c->multi || c->watch))

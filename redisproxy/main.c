@@ -6,6 +6,7 @@
 #include "common/http_server.h"
 #include "redisproxy/conf.h"
 #include "redisproxy/proxy.h"
+#include "redisproxy/report.h"
 
 struct parts {
 	struct daemon *daemon;
@@ -18,7 +19,7 @@ static void on_request(struct http_exchange *exchange, void *arg)
 {
 	struct parts *p = arg;
 
-	if (!health_serve(p->daemon, exchange))
+	if (!health_serve(p->daemon, exchange) && !report_serve(p->proxy, exchange))
 		http_exchange_respond(exchange, 404, (struct span){0}, NULL, 0);
 }
 

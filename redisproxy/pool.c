@@ -388,7 +388,7 @@ static void sweep_upstream(struct upstream *up, uint64_t now)
 		client_too_slow(up->slow);
 		return;
 	}
-	if (up->is_shared && up->count && !up->slow &&
+	if (up->is_shared && up->count && !up->slow && !proxy_is_paused(up->proxy) &&
 		silent_us > (uint64_t)conf->response_timeout_ms * 1000) {
 		upstream_close(up, "the upstream does not answer");
 		return;

@@ -13,6 +13,7 @@
 #include "common/daemon.h"
 #include "common/log.h"
 #include "redisproxy/client.h"
+#include "redisproxy/hotkeys.h"
 #include "redisproxy/listener.h"
 #include "redisproxy/pool.h"
 #include "redisproxy/server.h"
@@ -129,6 +130,8 @@ static void on_sweep(void *arg)
 	struct proxy *proxy = arg;
 
 	pools_sweep(proxy);
+	if (proxy->stats.hotkeys)
+		hotkeys_age(proxy->stats.hotkeys, proxy->now_us);
 	timer_arm(proxy->sweep_timer, SWEEP_MS);
 }
 
@@ -184,12 +187,13 @@ struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *con
 	proxy->waiting_end = &proxy->waiting;
 	proxy->dirty_clients_end = &proxy->dirty_clients;
 	proxy->dirty_upstreams_end = &proxy->dirty_upstreams;
-	stats_init(&proxy->stats, daemon_metrics(daemon));
 	deferred_init(&proxy->turn, on_turn, proxy);
 	proxy->commands = commands_new(daemon_metrics(daemon));
 	proxy->wait_timer = timer_new(proxy->loop, on_wait_timer, proxy);
 	proxy->sweep_timer = timer_new(proxy->loop, on_sweep, proxy);
 	proxy->writer = server_new(proxy, conf->remote_address, true);
+	if (stats_init(&proxy->stats, daemon_metrics(daemon), conf) < 0)
+		goto fail;
 	if (!proxy->commands || !proxy->wait_timer || !proxy->sweep_timer || !proxy->writer)
 		goto fail;
 	if (conf->reader_routing && *conf->reader_address &&
@@ -247,6 +251,7 @@ void proxy_free(struct proxy **proxy_)
 	timer_free(&proxy->wait_timer);
 	timer_free(&proxy->sweep_timer);
 	commands_free(&proxy->commands);
+	stats_free(&proxy->stats);
 	loop_defer_cancel(proxy->loop, &proxy->turn);
 	free(proxy);
 }

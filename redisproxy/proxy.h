@@ -65,6 +65,7 @@ struct proxy {
 	struct upstream *dead_upstreams;
 	struct client *dead_clients;
 
+	uint64_t paused_until_us;          /* CLIENT PAUSE was said here; 0: no */
 	uint64_t now_us;                   /* when the present callback began */
 	char scratch[PROXY_SCRATCH_BYTES]; /* what was just read */
 };
@@ -81,6 +82,11 @@ void proxy_drain(struct proxy *proxy);
 static inline void proxy_schedule(struct proxy *proxy)
 {
 	loop_defer(proxy->loop, &proxy->turn);
+}
+/* Somebody has paused the writer, for as long as was said. */
+static inline bool proxy_is_paused(const struct proxy *proxy)
+{
+	return proxy->paused_until_us && proxy->now_us < proxy->paused_until_us;
 }
 /* A client is gone. */
 void proxy_client_closed(struct proxy *proxy);

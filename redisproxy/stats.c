@@ -1,6 +1,15 @@
 #include "redisproxy/stats.h"
 
 #include "redisproxy/command.h"
+#include "redisproxy/conf.h"
+#include "redisproxy/hotkeys.h"
+#include "redisproxy/key_hash.h"
+#include "redisproxy/pool.h"
+#include "redisproxy/proxy.h"
+#include "redisproxy/resp.h"
+#include "redisproxy/server.h"
+#include "redisproxy/slowlog.h"
+#include "redisproxy/upstream.h"
 
 const struct metric_family stats_families[] = {
 	[STATS_COMMANDS] = {.name = "redis_commands_total",
@@ -56,7 +65,7 @@ const struct metric_family stats_families[] = {
 	[STATS_N] = {0},
 };
 
-void stats_init(struct stats *stats, struct metrics *metrics)
+int stats_init(struct stats *stats, struct metrics *metrics, const struct redisproxy_conf *conf)
 {
 	*stats = (struct stats){
 		.metrics = metrics,
@@ -65,6 +74,68 @@ void stats_init(struct stats *stats, struct metrics *metrics)
 		.pools = metric(metrics, &stats_families[STATS_POOLS]),
 		.slow_clients = metric(metrics, &stats_families[STATS_SLOW]),
 	};
+	if (conf->slowlog_entries)
+		stats->slowlog = slowlog_new((unsigned)conf->slowlog_entries,
+			(uint64_t)conf->slowlog_threshold_ms * 1000, conf->show_keys);
+	if (conf->hot_keys)
+		stats->hotkeys = hotkeys_new((unsigned)conf->hot_keys, conf->show_keys);
+	return (conf->slowlog_entries && !stats->slowlog) || (conf->hot_keys && !stats->hotkeys)
+		       ? -1
+		       : 0;
+}
+
+void stats_free(struct stats *stats)
+{
+	slowlog_free(&stats->slowlog);
+	hotkeys_free(&stats->hotkeys);
+}
+
+/* The key of most commands is what follows their name. */
+static bool find_key(const struct command *command, const char *frame, size_t len, struct span *key)
+{
+	struct resp_arguments a = resp_arguments_of(frame);
+	struct span name;
+
+	(void)len;
+	return command->kind != COMMAND_SCRIPTED && command->kind != COMMAND_XREAD &&
+	       (command->read || command->write) && resp_arguments_next(&a, &name) &&
+	       resp_arguments_next(&a, key);
+}
+
+void stats_sent(struct stats *stats, struct entry *entry, const struct command *command,
+	const char *frame, size_t len)
+{
+	bool logged = entry->sent_us && stats->slowlog;
+	bool due = stats->hotkeys && hotkeys_due(stats->hotkeys);
+	struct span key;
+
+	entry->command = command;
+	entry->key_hash = 0;
+	if ((!logged && !due) || !find_key(command, frame, len, &key))
+		return;
+	entry->key_hash = key_hash(key);
+	if (logged)
+		slowlog_remember_key(stats->slowlog, key, entry->key_hash);
+	if (due)
+		hotkeys_count(stats->hotkeys, key, entry->key_hash);
+}
+
+void stats_replied(
+	struct stats *stats, const struct entry *entry, const struct upstream *up, bool failed)
+{
+	if (!entry->sent_us)
+		return;
+	uint64_t duration_us = up->proxy->now_us - entry->sent_us;
+
+	metric_observe(stats->duration, (double)duration_us / 1e6);
+	if (stats->slowlog && entry->command)
+		slowlog_note(stats->slowlog, &(struct slowlog_entry){
+						     .command = entry->command->name,
+						     .duration_us = duration_us,
+						     .key_hash = entry->key_hash,
+						     .upstream = server_address(up->pool->server),
+						     .failed = failed,
+					     });
 }
 
 void stats_count(struct stats *stats, enum stats_family family, const char *value)

@@ -109,7 +109,7 @@ int upstream_send(struct upstream *up, const char *data, size_t len, struct clie
 	if (!up->count)
 		up->heard_us = up->proxy->now_us;
 	up->queue[(up->first + up->count++) & (up->capacity - 1)] = (struct entry){
-		client, sent_us, meaning};
+		.client = client, .sent_us = sent_us, .meaning = meaning};
 	make_dirty(up);
 	return 0;
 }
@@ -256,6 +256,7 @@ static void reply_complete(struct upstream *up)
 		up->idle_since_us = up->proxy->now_us;
 	if (failed && head.len >= 9 && memcmp(head.data, "-READONLY", 9) == 0)
 		pool_demoted(up->pool);
+	stats_replied(&up->proxy->stats, &entry, up, failed);
 	if (entry.client)
 		client_replied(entry.client, &entry, failed, head);
 	up->head_len = 0;

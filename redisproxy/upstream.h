@@ -20,6 +20,7 @@
 #include "redisproxy/resp.h"
 
 struct client;
+struct command;
 struct event;
 struct pool;
 struct proxy;
@@ -44,6 +45,8 @@ struct entry {
 	struct client *client;
 	uint64_t sent_us; /* 0: not measured */
 	enum entry_meaning meaning;
+	const struct command *command; /* these two are for the slow log; NULL: ours */
+	uint64_t key_hash;
 };
 
 #define UPSTREAM_HEAD_BYTES 16
@@ -88,6 +91,12 @@ struct upstream *upstream_new(struct pool *pool, bool is_shared, struct client *
 /* Queue a whole command, or its first bytes. 0, or -1 when out of memory (nothing was queued). */
 int upstream_send(struct upstream *up, const char *data, size_t len, struct client *client,
 	enum entry_meaning meaning, uint64_t sent_us);
+/* The entry of the command that was queued last, until anything else is done with the connection.
+ */
+static inline struct entry *upstream_last_entry(struct upstream *up)
+{
+	return &up->queue[(up->first + up->count - 1) & (up->capacity - 1)];
+}
 /* More bytes of the last command, or of a raw connection. */
 int upstream_send_more(struct upstream *up, const char *data, size_t len);
 static inline bool upstream_full(const struct upstream *up)

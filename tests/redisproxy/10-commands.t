@@ -194,12 +194,15 @@ subtest 'RESP3' => sub {
 };
 
 subtest 'CLIENT PAUSE' => sub {
-	my $paused = $proxy->client;
+	my @paused = map { $proxy->client } 1 .. 3;
 	is $c->cmd('CLIENT', 'PAUSE', 100_000, 'WRITE'), 'OK';
-	$paused->put('SET', 'paused', 1);
-	wait_for { $direct->cmd('INFO', 'clients') =~ /blocked_clients:1/ } 'the write to wait';
+	$_->put('SET', 'paused', 1) for @paused;
+	wait_for { $direct->cmd('INFO', 'clients') =~ /blocked_clients:3/ } 'the writes to wait';
+	is $_->cmd('GET', 'paused'), undef, 'nobody reads behind them' for map { $proxy->client } 1 .. 4;
+	$paused[0]->put('GET', 'paused');
 	is $_->cmd('CLIENT', 'UNPAUSE'), 'OK', 'UNPAUSE does not wait behind it' for map { $proxy->client } 1 .. 2;
-	is $paused->get, 'OK', 'and ends it';
+	is $_->get, 'OK', 'and ends it' for @paused;
+	is $paused[0]->get, 1, 'in order';
 };
 
 subtest 'names' => sub {
