@@ -4,7 +4,7 @@
 # one archive a directory, which the C tests link too. Objects of different VARIANTs never mix.
 
 # Directories with an archive each, beside common/.
-DIRS  := gatewayd hashd exportermerger redisproxy supervisor
+DIRS  := gatewayd hashd broadcasterd exportermerger redisproxy supervisor
 TOOLS := podctl cachectl
 # Source of a tool's main(); the rest comes from that directory's archive.
 podctl_MAIN := supervisor/podctl.c

@@ -60,6 +60,8 @@ struct http_call_options {
 	size_t max_response_bytes;
 	unsigned max_sends; /* 1: never sent again; 0: as libcurl likes */
 	bool keep_encoding; /* the answer's body as it was sent, whatever its Content-Encoding */
+	bool direct;        /* never through a proxy, whatever the environment says */
+	bool fresh; /* on a new connection, which is not kept: a kept one may lead nowhere */
 	const struct http_call_signature *signature; /* NULL: none; copied */
 };
 

@@ -130,7 +130,9 @@ static CURLcode set_options(
 	SET(CURLOPT_HTTPHEADER, headers);
 	SET(CURLOPT_UNIX_SOCKET_PATH, options->unix_socket);
 	/* NULL: the proxy variables of the environment. */
-	SET(CURLOPT_PROXY, options->unix_socket ? "" : (const char *)NULL);
+	SET(CURLOPT_PROXY, options->unix_socket || options->direct ? "" : (const char *)NULL);
+	SET(CURLOPT_FRESH_CONNECT, (long)options->fresh);
+	SET(CURLOPT_FORBID_REUSE, (long)options->fresh);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long)options->connect_timeout_ms);
 	SET(CURLOPT_ACCEPT_ENCODING, options->keep_encoding ? (const char *)NULL : "");
 	return rc ? rc : set_signature(easy, options->signature);

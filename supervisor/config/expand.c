@@ -7,7 +7,7 @@
 
 #include "common/span.h"
 
-#define NAME_MAX_LEN 128
+#define NAME_MAX_LEN 512
 #define WIDTH_MAX    99
 
 struct format {

@@ -20,7 +20,7 @@ my ($port, $prefix);
 {
 	my $listen = sub { IO::Socket::INET->new(LocalAddr => "127.0.0.1:$_[0]", Listen => 1, ReuseAddr => 1) };
 	for my $try (map { 1100 + ($$ + $_ * 37) % 1900 } 0 .. 200) {
-		my @held = map { $listen->("$try$_") } 0, 1, 6 .. 9;
+		my @held = map { $listen->("$try$_") } 0, 1, 5 .. 9;
 		next if grep { !defined } @held;
 		($port, $prefix) = ("${try}9", $try);
 		last;
@@ -30,7 +30,8 @@ die 'no free ports' if !$port;
 
 my $dir = test_dir();
 my %env = (RUN_DIR => "$dir/run", LOG_DIR => "$dir/log", STORE_DIR => "$dir/cache", STATE_DIR => "$dir/state", BIN_DIR => eg_bin(),
-	PORT => $port, MERGER_PORT => "${prefix}8", POD_REDIS_PORT => "${prefix}7", POD_REDIS_MONITOR_PORT => "${prefix}6", POD_GATEWAYD_PORTS => $prefix, PATH => $ENV{PATH}, HOME => $ENV{HOME} // '/', TERM => 'xterm',
+	PORT => $port, MERGER_PORT => "${prefix}8", POD_REDIS_PORT => "${prefix}7", POD_REDIS_MONITOR_PORT => "${prefix}6", POD_BROADCASTER_PORT => "${prefix}5",
+	POD_GATEWAYD_PORTS => $prefix, PATH => $ENV{PATH}, HOME => $ENV{HOME} // '/', TERM => 'xterm',
 	map { exists $ENV{$_} ? ($_ => $ENV{$_}) : () } qw(ASAN_OPTIONS UBSAN_OPTIONS LSAN_OPTIONS));
 my $run = eg_root() . '/manifests/local/run';
 

@@ -18,7 +18,7 @@ my ($port, $merger, $prefix, @redis);
 {
 	my $listen = sub { IO::Socket::INET->new(LocalAddr => "127.0.0.1:$_[0]", Listen => 1, ReuseAddr => 1) };
 	for my $try (map { 1100 + ($$ + 700 + $_ * 37) % 1900 } 0 .. 200) {
-		my @held = map { $listen->("$try$_") } 0, 1, 6, 7, 8, 9;
+		my @held = map { $listen->("$try$_") } 0, 1, 5 .. 9;
 		next if grep { !defined } @held;
 		($merger, $port, $prefix, @redis) = ("${try}8", "${try}9", $try, "${try}6", "${try}7");
 		last;
@@ -29,7 +29,7 @@ die 'no free ports' if !$port;
 my $dir = test_dir();
 mkdir "$dir/$_" or die for qw(log cache);
 my $pod = Pod->new('; not used: the last --config counts', args => [ '--config=' . EG::Test::eg_root() . '/manifests/local/pod.conf' ],
-	env => { PROVIDER => 'mock', PORT => $port, POD_GATEWAYD_PORTS => $prefix, MERGER_PORT => $merger, POD_REDIS_PORT => $redis[0], POD_REDIS_MONITOR_PORT => $redis[1], REDIS_DIR => "$dir/redis", BIN_DIR => eg_bin(), LOG_DIR => "$dir/log",
+	env => { PROVIDER => 'mock', PORT => $port, POD_GATEWAYD_PORTS => $prefix, MERGER_PORT => $merger, POD_REDIS_PORT => $redis[0], POD_REDIS_MONITOR_PORT => $redis[1], POD_BROADCASTER_PORT => "${prefix}5", STATE_DIR => $dir, REDIS_DIR => "$dir/redis", BIN_DIR => eg_bin(), LOG_DIR => "$dir/log",
 		STORE_DIR => "$dir/cache", PATH => $ENV{PATH} }, process => { allow => qr/./ });
 my ($code, $out) = $pod->ctl('status', '--wait=30');
 is $code, 0, 'the pod is up' or diag $out;

@@ -238,7 +238,7 @@ static void test_expand_refuses(void **state)
 	expect_refused("%(name)d", "not a number");
 	expect_refused("%(num)999999999999d", "must be followed by");
 	expect_refused("%(num)99d%(num)99d", "too long");
-	char longest[300];
+	char longest[600];
 	memset(longest, 'a', sizeof longest);
 	memcpy(longest, "%(", 2);
 	memcpy(longest + sizeof longest - 3, ")s", 3);

@@ -256,6 +256,13 @@ sub release { my ($self, $n) = @_; return $self->control('POST', 'release' . (de
 # wait(calls => 3), wait(aborted => 1), wait(held => 2): until so many were counted.
 sub wait { my ($self, $what, $n) = @_; return $self->control('GET', "wait?$what=$n") }
 
+package EG::FakePod;
+our @ISA = ('EG::FakeOpenAI');
+
+# The purges that came, oldest first.
+sub purges { return @{ $_[0]->stats->{log} } }
+sub stats { return $_[0]->control('GET', 'stats') }
+
 package EG::FakeGatewayd;
 our @ISA = ('EG::Process');
 

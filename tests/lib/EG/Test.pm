@@ -41,7 +41,7 @@ use EG::RPC;
 
 our @ISA = ('Exporter');
 our @EXPORT = (
-	qw(test_dir test_path daemon process fake_openai fake_ollama fake_gatewayd listen_tcp listen_unix wait_for slurp spew
+	qw(test_dir test_path daemon process fake_openai fake_ollama fake_gatewayd fake_pod listen_tcp listen_unix wait_for slurp spew
 		json_decode json_encode eg_bin eg_root rss_kb),
 	@Test::More::EXPORT, @EG::HTTP::EXPORT, @EG::MsgPack::EXPORT,
 );
@@ -165,6 +165,14 @@ sub fake_gatewayd
 	return bless EG::Process->new("gatewayd.$n", [ $^X, "$ROOT/tests/lib/fake_gatewayd" ],
 		rpc => "gatewayd.$n.sock", ready => 'rpc', exit => qr/^(?:0|15)$/, %o,
 		env => { FAKE_NAME => "gatewayd.$n", %{ $o{env} // {} } }), 'EG::FakeGatewayd';
+}
+
+# A gatewayd of another pod, for purges over HTTP.
+sub fake_pod
+{
+	my (%o) = @_;
+	return bless EG::Process->new('fake_pod', [ $^X, "$ROOT/tests/lib/fake_pod" ],
+		http => 1, ready => 0, exit => qr/^(?:0|15)$/, %o), 'EG::FakePod';
 }
 
 sub _finish

@@ -1,0 +1,110 @@
+#include "broadcasterd/local.h"
+
+#include <stdlib.h>
+
+#include "broadcasterd/access.h"
+#include "broadcasterd/broadcast.h"
+#include "broadcasterd/conf.h"
+#include "broadcasterd/stats.h"
+#include "common/daemon.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/messages.h"
+
+struct local {
+	struct local_parts parts;
+	struct rpc_method methods[2];
+};
+
+/* One call; gone when it is answered or cancelled. */
+struct errand {
+	struct rpc_request *request;
+	struct broadcast *broadcast;
+};
+
+static void reply_error(struct rpc_request *request, int status, const char *error)
+{
+	msg_purge_reply(request,
+		&(struct msg_purge_result){.status = (uint64_t)status, .error = span_of(error)});
+}
+
+static void on_done(const struct broadcast_result *result, void *arg)
+{
+	struct errand *errand = arg;
+	msg_purge_reply(errand->request, &result->message);
+	free(errand);
+}
+
+static void on_cancel(void *arg)
+{
+	struct errand *errand = arg;
+	broadcast_leave(&errand->broadcast);
+	free(errand);
+}
+
+static void begin(struct local *local, struct rpc_request *request, struct purge *purge)
+{
+	static const struct rpc_request_events events = {.on_cancel = on_cancel};
+	struct errand *errand = calloc(1, sizeof *errand);
+	if (errand)
+		errand->broadcast = broadcast_start(
+			local->parts.broadcasts, purge, on_done, errand);
+	if (!errand || !errand->broadcast) {
+		stats_refused(daemon_metrics(local->parts.daemon), STATS_BUSY);
+		reply_error(request, 503, "too many purges at once");
+		free(errand);
+		return;
+	}
+	errand->request = request;
+	rpc_request_accept(request, &events, errand);
+}
+
+static void serve_purge(struct rpc_request *request, struct span bytes, void *arg)
+{
+	struct local *local = arg;
+	struct metrics *metrics = daemon_metrics(local->parts.daemon);
+	struct msg_purge_params params;
+	const char *error;
+	int status;
+	if (msg_purge_serve_params(request, bytes, &params) < 0)
+		return;
+	const struct rpc_peer *peer = rpc_request_peer(request);
+	if (!access_by_rpc(local->parts.conf, peer, params.token)) {
+		log_fields(LOG_LEVEL_WARN, NULL, "purge refused: not the token",
+			LOG_STR("client", "unix"), LOG_INT("uid", peer->uid));
+		stats_refused(metrics, STATS_FORBIDDEN);
+		reply_error(request, 403, "purging needs the token");
+	} else {
+		struct purge *purge = purge_from_params(
+			&params, loop_wall_ms(daemon_loop(local->parts.daemon)), &status, &error);
+		if (purge) {
+			begin(local, request, purge);
+		} else {
+			stats_refused(metrics, STATS_BAD);
+			reply_error(request, status, error);
+		}
+		purge_unref(&purge);
+	}
+	msg_purge_params_free(&params);
+}
+
+struct local *local_new(const struct local_parts *parts)
+{
+	struct local *local = calloc(1, sizeof *local);
+	if (!local)
+		return NULL;
+	local->parts = *parts;
+	local->methods[0] = (struct rpc_method){"purge", serve_purge, local};
+	return local;
+}
+
+const struct rpc_method *local_methods(const struct local *local)
+{
+	return local->methods;
+}
+
+void local_free(struct local **local)
+{
+	free(*local);
+	*local = NULL;
+}
