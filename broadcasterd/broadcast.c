@@ -232,7 +232,10 @@ void broadcast_write_json(const struct msg_purge_result *result, struct buf *out
 		json_append_string(out, r->pod);
 		buf_printf(out, ",\"status\":%" PRIu64 ",\"success\":%s,\"error\":", r->status,
 			r->success ? "true" : "false");
-		json_append_string(out, r->error);
+		if (r->error.len)
+			json_append_string(out, r->error);
+		else
+			buf_append_str(out, "null");
 		buf_append_char(out, '}');
 	}
 	buf_append_str(out, "]}\n");

@@ -59,7 +59,7 @@ struct broadcast *broadcast_start(struct broadcasts *broadcasts, struct purge *p
 /* Nobody waits for it any more: no callback comes. Clears the pointer; NULL is fine. */
 void broadcast_leave(struct broadcast **broadcast);
 
-/* {"total":N,"success":N,"failed":N,"results":[{"pod":…,"status":N,"success":true,"error":""},…]},
+/* {"total":N,"success":N,"failed":N,"results":[{"pod":…,"status":N,"success":true,"error":null},…]},
  * or {"error":"…"} when nobody was told. */
 void broadcast_write_json(const struct msg_purge_result *result, struct buf *out);
 

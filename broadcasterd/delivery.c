@@ -1,5 +1,6 @@
 #include "broadcasterd/delivery.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,8 @@
 #define MAX_ANSWER_BYTES   (64u << 10)
 #define MAX_ERROR_BYTES    200
 #define MAX_INSTANCE_BYTES 64
-/* Beside the purge's own fields: Host, Authorization, and the end of the list. */
-#define OWN_FIELDS 3
+/* Beside the purge's own fields: Host, Authorization, X-Purge-Time, and the end of the list. */
+#define OWN_FIELDS 4
 
 const char *const delivery_outcome_names[DELIVERY_OUTCOMES] = {
 	[DELIVERY_OK] = "ok",
@@ -142,7 +143,26 @@ static void end_answered(struct delivery *d, uint64_t status, struct span why)
 
 /* ---- to a pod ---- */
 
-/* {"purged":N,…}, or {"error":{"message":"…"}}. */
+/* Of {"results":[{"pod":"gatewayd.1","success":false,"error":"…"},…]} the first that failed. */
+static void read_failure(const struct json_span_doc *doc, uint32_t results, struct buf *why)
+{
+	uint32_t r = results == JSON_SPAN_NONE ? results : json_span_first(doc, results);
+	for (; r != JSON_SPAN_NONE; r = json_span_next(doc, results, r)) {
+		uint32_t success = json_span_member(doc, r, SPAN_LITERAL("success"));
+		if (success == JSON_SPAN_NONE || json_span_type(doc, success) != JSON_SPAN_FALSE)
+			continue;
+		uint32_t pod = json_span_member(doc, r, SPAN_LITERAL("pod"));
+		uint32_t error = json_span_member(doc, r, SPAN_LITERAL("error"));
+		if (pod != JSON_SPAN_NONE)
+			json_span_string(doc, pod, why);
+		buf_append_str(why, ": ");
+		if (error != JSON_SPAN_NONE)
+			json_span_string(doc, error, why);
+		return;
+	}
+}
+
+/* {"purged":N,"results":[…]}, or {"error":{"message":"…"}}. */
 static void read_answer(struct delivery *d, const struct buf *body, struct buf *why)
 {
 	struct span text = {(const char *)body->data, body->len};
@@ -161,6 +181,9 @@ static void read_answer(struct delivery *d, const struct buf *body, struct buf *
 			message = error;
 		if (message != JSON_SPAN_NONE)
 			json_span_string(doc, message, why);
+		else
+			read_failure(
+				doc, json_span_member(doc, root, SPAN_LITERAL("results")), why);
 	}
 	json_span_free(&doc);
 }
@@ -215,6 +238,11 @@ static int write_fields(const struct delivery *d, struct buf *text, size_t *star
 	if (conf->purge_token[0]) {
 		starts[(*n)++] = text->len;
 		buf_printf(text, "Authorization: Bearer %s", conf->purge_token);
+		buf_append_char(text, '\0');
+	}
+	if (purge->params.store && !purge_has_field(purge, "x-purge-time")) {
+		starts[(*n)++] = text->len;
+		buf_printf(text, "X-Purge-Time: %" PRIu64, purge->params.time_ms);
 		buf_append_char(text, '\0');
 	}
 	return buf_failed(text) ? -1 : 0;

@@ -1,6 +1,7 @@
 #include "broadcasterd/purge.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/digest.h"
@@ -95,6 +96,18 @@ static const char *add_digest(struct purge *p, const char *scope, struct span va
 	return set_scope(p, scope);
 }
 
+static const char *read_time(struct span value, uint64_t *time_ms)
+{
+	uint64_t number = 0;
+	bool ok = value.len > 0 && value.len <= 15;
+	for (size_t i = 0; ok && i < value.len; i++) {
+		ok = isdigit((unsigned char)value.data[i]);
+		number = number * 10 + (uint64_t)(value.data[i] - '0');
+	}
+	*time_ms = number;
+	return ok && number ? NULL : "X-Purge-Time is a number of milliseconds since 1970";
+}
+
 static const char *read_field(struct purge *p, struct span name, struct span value)
 {
 	const char *error = NULL;
@@ -105,6 +118,8 @@ static const char *read_field(struct purge *p, struct span name, struct span val
 			error = set_scope(p, "all");
 	} else if (span_equal_nocase(name, "x-purge-store")) {
 		error = read_flag(value, &p->params.store);
+	} else if (span_equal_nocase(name, "x-purge-time")) {
+		error = read_time(value, &p->params.time_ms);
 	} else if (span_equal_nocase(name, "x-body-hash")) {
 		error = add_digest(p, "body_hash", value);
 	} else if (span_equal_nocase(name, "x-purge-key")) {
@@ -120,18 +135,16 @@ static const char *read_field(struct purge *p, struct span name, struct span val
 
 static const char *check_store(const struct purge *p)
 {
-	static const char refusal[] = "the store can be purged of all, of tags model:NAME, and of "
-				      "one X-Purge-Key";
 	const struct msg_strs *values = &p->params.values;
+	if (p->params.time_ms && !p->params.store)
+		return "X-Purge-Time goes with X-Purge-Store";
 	if (!p->params.store || span_equal_str(p->params.scope, "all") ||
 		span_equal_str(p->params.scope, "key"))
 		return NULL;
-	if (!span_equal_str(p->params.scope, "tag"))
-		return refusal;
-	for (size_t i = 0; i < values->count; i++)
-		if (values->items[i].len < 7 || memcmp(values->items[i].data, "model:", 6) != 0)
-			return refusal;
-	return NULL;
+	if (span_equal_str(p->params.scope, "tag") && values->count == 1 &&
+		values->items[0].len > 6 && memcmp(values->items[0].data, "model:", 6) == 0)
+		return NULL;
+	return "the store can be purged of all, of one tag model:NAME, and of one X-Purge-Key";
 }
 
 static const char *read_fields(struct purge *p)
@@ -248,7 +261,7 @@ struct purge *purge_new(const struct purge_source *source, int *status, const ch
 		purge_unref(&p);
 		return NULL;
 	}
-	if (p->params.store)
+	if (p->params.store && !p->params.time_ms)
 		p->params.time_ms = p->time_ms;
 	return p;
 }
@@ -287,10 +300,10 @@ struct purge *purge_from_params(
 	const struct msg_strs *values = &params->values;
 	struct span one = values->count == 1 ? values->items[0] : SPAN_LITERAL("");
 	struct buf tags = BUF_INIT(PURGE_MAX_HEADER_BYTES);
-	struct purge_header headers[2];
-	struct purge_source source = {.time_ms = params->time_ms ? params->time_ms : now_ms,
-		.target = SPAN_LITERAL("/"),
-		.headers = headers};
+	struct purge_header headers[3];
+	struct purge_source source = {
+		.time_ms = now_ms, .target = SPAN_LITERAL("/"), .headers = headers};
+	char time[24];
 	struct purge *purge = NULL;
 	*status = 400;
 	*error = NULL;
@@ -315,6 +328,11 @@ struct purge *purge_from_params(
 	if (params->store)
 		headers[source.n_headers++] = (struct purge_header){
 			SPAN_LITERAL("X-Purge-Store"), SPAN_LITERAL("true")};
+	if (params->time_ms) {
+		snprintf(time, sizeof time, "%llu", (unsigned long long)params->time_ms);
+		headers[source.n_headers++] = (struct purge_header){
+			SPAN_LITERAL("X-Purge-Time"), span_of(time)};
+	}
 	if (!*error)
 		purge = purge_new(&source, status, error);
 	buf_free(&tags);
@@ -343,6 +361,14 @@ bool purge_equal(const struct purge *a, const struct purge *b)
 			!span_equal(a->headers[i].value, b->headers[i].value))
 			return false;
 	return true;
+}
+
+bool purge_has_field(const struct purge *purge, const char *name)
+{
+	for (size_t i = 0; i < purge->n_headers; i++)
+		if (span_equal_nocase(purge->headers[i].name, name))
+			return true;
+	return false;
 }
 
 void purge_describe(const struct purge *purge, char *text, size_t size)

@@ -14,7 +14,10 @@
  *   Surrogate-Key: a b         what has one of the tags
  *   X-Body-Hash: H             one object, 64 hexadecimal digits
  *   X-Purge-Key: K             one element
- *   X-Purge-Store: true        the store too, with all, with tags model:NAME and with X-Purge-Key
+ *   X-Purge-Store: true        the store too: with all, with one tag model:NAME, with X-Purge-Key
+ *   X-Purge-Time: MS           with X-Purge-Store: what was bought until then, since 1970; it is
+ *                              added when the purge came without, so that all targets, and those
+ *                              that are told later, purge the same
  *
  * At most one of the middle four.
  */
@@ -30,7 +33,7 @@
 #define PURGE_MAX_BODY_BYTES   (64u << 10)
 #define PURGE_MAX_HEADERS      64
 #define PURGE_MAX_HEADER_BYTES (32u << 10) /* all names and values together */
-#define PURGE_MAX_VALUES       256         /* tags */
+#define PURGE_MAX_VALUES       32          /* tags */
 
 struct purge_header {
 	struct span name, value;
@@ -38,14 +41,18 @@ struct purge_header {
 
 struct purge {
 	unsigned refs;
-	uint64_t time_ms; /* when it came, since 1970: the epoch of a purge of the store */
+	uint64_t time_ms; /* when it came, since 1970 */
 	struct span target, body;
 	struct purge_header *headers;
 	size_t n_headers;
 
-	/* What they ask for: of params, scope, values, store and time_ms are set. */
+	/* What they ask for: of params, scope, values, store and (with store) time_ms are set. */
 	struct msg_purge_params params;
 	size_t size_bytes; /* about what it takes in memory and in the journal */
+
+	bool taken;      /* a target has purged: if it is of the store, the store knows */
+	size_t n_queues; /* redelivery's: how many targets it waits for */
+	uint32_t number; /* the journal's, while it is written */
 };
 
 /* What a purge is made of. The fields are all that the sender sent; those that do not go along (RFC
@@ -73,6 +80,8 @@ void purge_unref(struct purge **purge); /* clears the pointer; NULL is fine */
 
 /* The same effect: equal but for the time. */
 bool purge_equal(const struct purge *a, const struct purge *b);
+/* name in lower or any case. */
+bool purge_has_field(const struct purge *purge, const char *name);
 /* "tag a b", "path /v1/models": for logs, cut short, without control characters. */
 void purge_describe(const struct purge *purge, char *text, size_t size);
 

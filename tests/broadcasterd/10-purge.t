@@ -29,10 +29,10 @@ subtest 'every target' => sub {
 	is $r->{status}, 200, 'status';
 	is $r->{headers}{'content-type'}, 'application/json', 'Content-Type';
 	is_deeply $r->{json}, { total => 4, success => 4, failed => 0, results => [
-		(map { { pod => $_->address, status => 200, success => JSON::PP::true(), error => '' } }
+		(map { { pod => $_->address, status => 200, success => JSON::PP::true(), error => undef } }
 			sort { $a->port <=> $b->port } @pods),
-		{ pod => 'gatewayd.0', status => 200, success => JSON::PP::true(), error => '' } ] }, 'the answer';
-	like $r->{body}, qr/^\{"total":4,"success":4,"failed":0,"results":\[\{"pod":"[^"]+","status":200,"success":true,"error":""\}/,
+		{ pod => 'gatewayd.0', status => 200, success => JSON::PP::true(), error => undef } ] }, 'the answer';
+	like $r->{body}, qr/^\{"total":4,"success":4,"failed":0,"results":\[\{"pod":"[^"]+","status":200,"success":true,"error":null\}/,
 		'in that order';
 	for my $pod (@pods) {
 		my @purges = $pod->purges;
@@ -70,6 +70,10 @@ subtest 'what can be asked for' => sub {
 	my $p = last_local();
 	ok $p->{store}, 'said to the gatewayd';
 	cmp_ok $p->{time_ms}, '>=', $before, 'with the time of the purge';
+	is_deeply [ field(($_->purges)[-1], 'X-Purge-Time') ], [ $p->{time_ms} ], 'and to the other pods' for @pods;
+	is purge('/', [ 'X-Purge-Key' => $h, 'X-Purge-Store' => 'true', 'X-Purge-Time' => 1700000000000 ])->{status}, 200, 'of a time';
+	is last_local()->{time_ms}, 1700000000000, 'which stays';
+	is_deeply [ field(($_->purges)[-1], 'X-Purge-Time') ], [1700000000000], 'everywhere' for @pods;
 };
 
 subtest 'what cannot be a purge reaches nobody' => sub {
@@ -81,7 +85,10 @@ subtest 'what cannot be a purge reaches nobody' => sub {
 		[ 'no tag', [ 'Surrogate-Key' => '' ], qr/no tag/ ],
 		[ 'store by path', [ 'X-Purge-Store' => 'true' ], qr/store can be purged of/ ],
 		[ 'store by another tag', [ 'X-Purge-Store' => 'true', 'Surrogate-Key' => 'model:a b' ], qr/store can be purged of/ ],
-		[ 'too many tags', [ 'Surrogate-Key' => join ' ', 1 .. 300 ], qr/too many tags/ ]) {
+		[ 'store by two tags', [ 'X-Purge-Store' => 'true', 'Surrogate-Key' => 'model:a model:b' ], qr/store can be purged of/ ],
+		[ 'a time without the store', [ 'X-Purge-Time' => 5 ], qr/goes with/ ],
+		[ 'no time', [ 'X-Purge-Time' => 'now', 'X-Purge-Store' => 'true', 'X-Purge-All' => 'true' ], qr/milliseconds/ ],
+		[ 'too many tags', [ 'Surrogate-Key' => join ' ', 1 .. 33 ], qr/too many tags/ ]) {
 		my ($what, $headers, $error) = @$_;
 		my $r = purge('/', $headers);
 		is $r->{status}, 400, $what;
