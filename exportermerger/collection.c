@@ -44,6 +44,11 @@ const char *collection_name(const struct collection *c, size_t page)
 	return page == c->own ? OWN_NAME : c->options.targets->items[page - (page > c->own)].name;
 }
 
+bool collection_is_own(const struct collection *c, size_t page)
+{
+	return page == c->own || c->options.targets->items[page - (page > c->own)].socket;
+}
+
 struct page *const *collection_pages(const struct collection *c, size_t *count)
 {
 	*count = c->options.targets->count + 1;
@@ -138,6 +143,10 @@ static void start_one(struct collection *c)
 {
 	struct asking *asking = &c->asking[c->n_started++];
 	uint64_t left = left_ms(c);
+	if (c->options.pod_only && !c->options.targets->items[asking->index].socket) {
+		settle(asking);
+		return;
+	}
 	struct scrape_options options = {
 		.loop = c->options.loop,
 		.client = c->options.client,

@@ -18,6 +18,7 @@ struct collection_options {
 	uint32_t timeout_ms;        /* for all of it */
 	uint32_t target_timeout_ms; /* for one target */
 	size_t max_body_bytes;      /* of one target */
+	bool pod_only;              /* only targets with a socket; the others are not asked */
 };
 
 /* on_done: once, never from inside this call; the collection stays until collection_free(), which
@@ -28,6 +29,8 @@ struct collection *collection_start(
 struct page *const *collection_pages(const struct collection *collection, size_t *count);
 /* merger_url of a page. */
 const char *collection_name(const struct collection *collection, size_t page);
+/* Of the pod's own daemons, the merger among them. */
+bool collection_is_own(const struct collection *collection, size_t page);
 /* At any time: what is under way is cancelled. */
 void collection_free(struct collection **collection);
 

@@ -6,13 +6,18 @@
 #include "common/health.h"
 #include "common/http_server.h"
 #include "common/loop.h"
-#include "exportermerger/collection.h"
 #include "exportermerger/negotiate.h"
 #include "exportermerger/page_stream.h"
+#include "exportermerger/round.h"
 #include "exportermerger/sample_number.h"
+#include "exportermerger/status_page.h"
 
 #define MAX_PIECE_BYTES (64u << 20)
 #define MIN_PAGE_MS     50
+
+/* Whoever looks at the status page asks again every two seconds. */
+#define STATUS_TIMEOUT_MS 1500
+#define STATUS_MAX_VISITS 32
 
 /* One request for the page: collecting -> sending -> over. It lives until then; the exchange is
  * NULL once it is not ours any more. */
@@ -22,8 +27,10 @@ struct visit {
 	struct http_exchange *exchange;
 	struct negotiated form;
 	bool gzip;
-	struct collection *collection;
+	bool status; /* for the status page: the pod's own daemons, asked for all who look */
+	struct round_member member;
 	struct page_stream *stream;
+	struct page **pages; /* status: those that count */
 	uint64_t started_us;
 	size_t sent_bytes;
 };
@@ -31,8 +38,10 @@ struct visit {
 struct front {
 	struct front_parts parts;
 	struct http_server *server;
+	struct status_page *status_page;
 	struct visit *visits;
-	size_t n_visits;
+	size_t n_visits, n_status_visits;
+	struct round *asking; /* the round of a status visit while its targets are being asked */
 };
 
 /* ---- short answers ---- */
@@ -55,11 +64,14 @@ static void visit_free(struct visit *v, enum stats_page outcome)
 	stats_page(front->parts.stats, outcome, (double)(loop_now_us(loop) - v->started_us) / 1e6,
 		v->sent_bytes);
 	page_stream_free(&v->stream);
-	collection_free(&v->collection);
+	free(v->pages);
 	*v->prev = v->next;
 	if (v->next)
 		v->next->prev = v->prev;
-	front->n_visits--;
+	*(v->status ? &front->n_status_visits : &front->n_visits) -= 1;
+	struct round *round = v->member.round;
+	if (round_leave(&v->member) && front->asking == round)
+		front->asking = NULL;
 	free(v);
 }
 
@@ -100,16 +112,32 @@ static void send_pieces(struct visit *v)
 	}
 }
 
+/* The status page is about the pod: the pages of others are not on it. */
+static struct page *const *pages_of(struct visit *v, size_t *count)
+{
+	const struct collection *collection = round_collection(v->member.round);
+	struct page *const *all = collection_pages(collection, count);
+	if (!v->status)
+		return all;
+	v->pages = calloc(*count, sizeof(struct page *));
+	for (size_t i = 0; v->pages && i < *count; i++)
+		if (collection_is_own(collection, i))
+			v->pages[i] = all[i];
+	return v->pages;
+}
+
 static int make_stream(struct visit *v)
 {
 	size_t n;
-	struct page *const *pages = collection_pages(v->collection, &n);
+	struct page *const *pages = pages_of(v, &n);
 	uint32_t(*conflicts)[PAGE_CONFLICTS] = calloc(n, sizeof *conflicts);
-	struct plan *plan = conflicts ? plan_new(pages, n, v->form.openmetrics, conflicts) : NULL;
+	struct plan *plan = pages && conflicts ? plan_new(pages, n, v->form.openmetrics, conflicts)
+					       : NULL;
 	if (plan) {
 		v->stream = page_stream_new(plan, v->form.allow_utf8, v->gzip);
-		for (size_t i = 0; i < n; i++)
-			stats_conflicts(v->front->parts.stats, collection_name(v->collection, i),
+		for (size_t i = 0; i < n && !v->status; i++)
+			stats_conflicts(v->front->parts.stats,
+				collection_name(round_collection(v->member.round), i),
 				conflicts[i]);
 	}
 	free(conflicts);
@@ -119,6 +147,8 @@ static int make_stream(struct visit *v)
 static void on_collected(void *arg)
 {
 	struct visit *v = arg;
+	if (v->member.round == v->front->asking)
+		v->front->asking = NULL; /* later ones want newer numbers */
 	if (make_stream(v) < 0) {
 		respond_text(v->exchange, 503, "Retry-After: 1\r\n", "out of memory\n");
 		visit_free(v, STATS_PAGE_FAILED);
@@ -159,10 +189,33 @@ static uint32_t page_timeout_ms(const struct front *front, struct http_exchange 
 	return ms < MIN_PAGE_MS ? MIN_PAGE_MS : (uint32_t)ms;
 }
 
-static void start_visit(struct front *front, struct http_exchange *exchange)
+static int collect(struct visit *v)
 {
+	struct front *front = v->front;
 	const struct merger_conf *conf = front->parts.conf;
-	struct loop *loop = daemon_loop(front->parts.daemon);
+	struct collection_options options = {
+		.loop = daemon_loop(front->parts.daemon),
+		.client = front->parts.client,
+		.targets = *front->parts.targets,
+		.stats = front->parts.stats,
+		.timeout_ms = v->status ? STATUS_TIMEOUT_MS : page_timeout_ms(front, v->exchange),
+		.target_timeout_ms = (uint32_t)conf->target_timeout_ms,
+		.max_body_bytes = (size_t)conf->max_body_bytes,
+		.pod_only = v->status,
+	};
+	if (v->status && front->asking) {
+		round_join(front->asking, &v->member, on_collected, v);
+		return 0;
+	}
+	if (round_start(&options, &v->member, on_collected, v) < 0)
+		return -1;
+	if (v->status)
+		front->asking = v->member.round;
+	return 0;
+}
+
+static void start_visit(struct front *front, struct http_exchange *exchange, bool status)
+{
 	struct visit *v = calloc(1, sizeof *v);
 	if (!v) {
 		respond_text(exchange, 503, "Retry-After: 1\r\n", "out of memory\n");
@@ -172,25 +225,15 @@ static void start_visit(struct front *front, struct http_exchange *exchange)
 		.exchange = exchange,
 		.form = negotiate_accept(http_exchange_header(exchange, "accept")),
 		.gzip = negotiate_gzip(http_exchange_header(exchange, "accept-encoding")),
-		.started_us = loop_now_us(loop),
+		.status = status,
+		.started_us = loop_now_us(daemon_loop(front->parts.daemon)),
 		.next = front->visits,
 		.prev = &front->visits};
 	if (v->next)
 		v->next->prev = &v->next;
 	front->visits = v;
-	front->n_visits++;
-	v->collection = collection_start(
-		&(struct collection_options){
-			.loop = loop,
-			.client = front->parts.client,
-			.targets = *front->parts.targets,
-			.stats = front->parts.stats,
-			.timeout_ms = page_timeout_ms(front, exchange),
-			.target_timeout_ms = (uint32_t)conf->target_timeout_ms,
-			.max_body_bytes = (size_t)conf->max_body_bytes,
-		},
-		on_collected, v);
-	if (!v->collection) {
+	*(status ? &front->n_status_visits : &front->n_visits) += 1;
+	if (collect(v) < 0) {
 		respond_text(exchange, 503, "Retry-After: 1\r\n", "out of memory\n");
 		visit_free(v, STATS_PAGE_FAILED);
 		return;
@@ -198,15 +241,11 @@ static void start_visit(struct front *front, struct http_exchange *exchange)
 	http_exchange_accept(exchange, &exchange_events, v);
 }
 
-static void on_request(struct http_exchange *exchange, void *arg)
+/* The merged page, of everybody or of the pod's own daemons. */
+static void serve_page(struct front *front, struct http_exchange *exchange, bool status)
 {
-	struct front *front = arg;
-	struct span method = http_exchange_method(exchange), path = http_exchange_path(exchange);
-	if (!span_equal_str(path, "/metrics")) {
-		if (!health_serve(front->parts.daemon, exchange))
-			respond_text(exchange, 404, "", "not found: the page is /metrics\n");
-		return;
-	}
+	struct span method = http_exchange_method(exchange);
+	size_t max = status ? STATUS_MAX_VISITS : (size_t)front->parts.conf->max_scrapes;
 	if (span_equal_str(method, "HEAD")) {
 		struct visit v = {
 			.form = negotiate_accept(http_exchange_header(exchange, "accept"))};
@@ -215,12 +254,27 @@ static void on_request(struct http_exchange *exchange, void *arg)
 		buf_free(&lines);
 	} else if (!span_equal_str(method, "GET")) {
 		respond_text(exchange, 405, "Allow: GET, HEAD\r\n", "method not allowed\n");
-	} else if (front->n_visits >= (size_t)front->parts.conf->max_scrapes) {
+	} else if ((status ? front->n_status_visits : front->n_visits) >= max) {
 		respond_text(exchange, 503, "Retry-After: 1\r\n", "too many pages at once\n");
 		stats_page(front->parts.stats, STATS_PAGE_BUSY, 0, 0);
 	} else {
-		start_visit(front, exchange);
+		start_visit(front, exchange, status);
 	}
+}
+
+static void on_request(struct http_exchange *exchange, void *arg)
+{
+	struct front *front = arg;
+	struct span path = http_exchange_path(exchange);
+	if (span_equal_str(path, "/metrics"))
+		serve_page(front, exchange, false);
+	else if (span_equal_str(path, "/status"))
+		serve_page(front, exchange, true);
+	else if (span_equal_str(path, "/"))
+		status_page_serve(front->status_page, exchange);
+	else if (!health_serve(front->parts.daemon, exchange))
+		respond_text(exchange, 404, "",
+			"not found: metrics are on /metrics, a page for people on /\n");
 }
 
 /* ---- life ---- */
@@ -238,7 +292,8 @@ struct front *front_new(const struct front_parts *parts)
 	options.max_connections = 256;
 	snprintf(address, sizeof address, "127.0.0.1:%lld", (long long)parts->conf->port);
 	front->server = http_server_new(daemon_loop(parts->daemon), &options, &events, front);
-	if (!front->server ||
+	front->status_page = status_page_new();
+	if (!front->server || !front->status_page ||
 		http_server_listen(front->server,
 			daemon_listen(parts->daemon, "http",
 				parts->conf->listen[0] ? parts->conf->listen : address)) < 0)
@@ -265,6 +320,7 @@ void front_free(struct front **front_)
 	http_server_free(&front->server);
 	while (front->visits)
 		visit_free(front->visits, STATS_PAGE_ABORTED);
+	status_page_free(&front->status_page);
 	free(front);
 	*front_ = NULL;
 }

@@ -1,7 +1,11 @@
 #ifndef EXPORTERMERGER_FRONT_H
 #define EXPORTERMERGER_FRONT_H
 
-/* The HTTP side: GET /metrics collects and sends the merged page; /healthz and /readyz. */
+/*
+ * The HTTP side: GET /metrics collects and sends the merged page; GET / is the status page, and GET
+ * /status what that shows: the merged page of the pod's own daemons, asked once for all who look at
+ * the same time; /healthz and /readyz.
+ */
 #include <stddef.h>
 
 #include "exportermerger/conf.h"

@@ -22,6 +22,9 @@ $(O)/version.stamp: FORCE
 .PHONY: FORCE
 FORCE:
 
+# The page that it takes in by .incbin.
+$(O)/exportermerger/status_page.o: exportermerger/status.html
+
 # The list of members is a prerequisite: a file that came or went makes a new archive, whatever its date.
 define archive_rule
 $(O)/lib$(1).a: $(call objects,$(call lib_sources,$(1))) $(O)/lib$(1).list
