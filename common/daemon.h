@@ -60,6 +60,7 @@ struct daemon_spec {
 	 * Written to text. */
 	void (*instance_name)(const void *conf, char *text, size_t size);
 	const struct metric_family *families;
+	const struct metric_family *part_families; /* of a part from common/, or NULL */
 };
 
 /* Optional callbacks; all on the loop. */

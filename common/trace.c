@@ -93,7 +93,7 @@ struct trace trace_child(const struct trace *parent)
 	return child;
 }
 
-static char *put_hex(char *to, const uint8_t *bytes, size_t n)
+char *trace_format_hex(char *to, const uint8_t *bytes, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		*to++ = "0123456789abcdef"[bytes[i] >> 4];
@@ -105,9 +105,27 @@ static char *put_hex(char *to, const uint8_t *bytes, size_t n)
 void trace_format(const struct trace *trace, char text[TRACE_PARENT_LEN + 1])
 {
 	memcpy(text, "00-", 3);
-	char *to = put_hex(text + 3, trace->trace_id, 16);
+	char *to = trace_format_hex(text + 3, trace->trace_id, 16);
 	*to++ = '-';
-	to = put_hex(to, trace->span_id, 8);
+	to = trace_format_hex(to, trace->span_id, 8);
 	memcpy(to, trace->sampled ? "-01" : "-00", 4);
 	BUG_ON(to + 3 != text + TRACE_PARENT_LEN);
+}
+
+void trace_state_copy(struct span value, char state[TRACE_STATE_MAX_BYTES + 1])
+{
+	state[0] = '\0';
+	if (!value.data || value.len > TRACE_STATE_MAX_BYTES)
+		return;
+	for (size_t i = 0; i < value.len; i++)
+		if (value.data[i] < 0x20 || value.data[i] > 0x7e)
+			return;
+	memcpy(state, value.data, value.len);
+	state[value.len] = '\0';
+}
+
+const char *trace_format_text(const struct trace *trace, char text[TRACE_PARENT_LEN + 1])
+{
+	trace_format(trace, text);
+	return text;
 }

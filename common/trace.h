@@ -18,13 +18,27 @@ struct trace {
 	bool sampled;
 };
 
+/* What a request's headers say of its trace, to be passed on. */
+#define TRACE_STATE_MAX_BYTES 512 /* what must be passed on at least, and what we do */
+struct trace_context {
+	struct trace trace;
+	char state[TRACE_STATE_MAX_BYTES + 1]; /* tracestate; "": none */
+};
+/* The state as it was sent, if it can be passed on: "" when it is absent (data NULL), too long, or
+ * not printable ASCII. */
+void trace_state_copy(struct span tracestate, char state[TRACE_STATE_MAX_BYTES + 1]);
+
 /* 0, or -1 when the header is absent or not valid (then a new trace begins with trace_start()). */
 int trace_parse(struct span traceparent, struct trace *trace);
 /* A new trace with random ids. */
 void trace_start(struct trace *trace, bool sampled);
 /* A child: same trace, new span id. */
 struct trace trace_child(const struct trace *parent);
+/* n bytes as 2 n characters, without a NUL; returns what follows them. */
+char *trace_format_hex(char *text, const uint8_t *bytes, size_t n);
 /* Writes TRACE_PARENT_LEN characters and a NUL. */
 void trace_format(const struct trace *trace, char text[TRACE_PARENT_LEN + 1]);
+/* Same, and returns text: for the argument of a call. */
+const char *trace_format_text(const struct trace *trace, char text[TRACE_PARENT_LEN + 1]);
 
 #endif

@@ -9,7 +9,8 @@
 #include "gatewayd/provider_targets.h"
 #include "gatewayd/s3_client.h"
 
-#define AT(member) offsetof(struct gatewayd_conf, member)
+#define AT(member)      offsetof(struct gatewayd_conf, member)
+#define AT_OTLP(member) AT(otlp.member)
 
 const struct config_row gatewayd_conf_rows[] = {
 	{.section = "Listening",
@@ -290,7 +291,8 @@ const struct config_row gatewayd_conf_rows[] = {
 		.type = CONFIG_STRING,
 		.offset = AT(prices),
 		.def = PRICES_DEFAULT,
-		.help = "MODEL=DOLLARS,...: dollars for a million tokens, for saved_dollars_total"},
+		.help = "MODEL=DOLLARS,...: dollars for a million tokens, for saved_dollars_total; the "
+			"defaults are OpenAI's list prices as announced on " PRICES_DEFAULT_DATE},
 	{.flag = "provider-ca-file",
 		.env = "PROVIDER_CA_FILE",
 		.type = CONFIG_PATH,
@@ -351,6 +353,7 @@ const struct config_row gatewayd_conf_rows[] = {
 		.min = 0,
 		.max = 600000,
 		.help = "how long the mock provider takes to answer"},
+	OTLP_CONFIG_ROWS(AT_OTLP),
 	{0},
 };
 
@@ -399,6 +402,8 @@ const char *gatewayd_conf_check(const void *arg)
 		return "STORE=s3 needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
 	if (!prices_valid(conf->prices))
 		return "TOKEN_PRICES must be like text-embedding-3-small=0.02,other=0.13";
+	if (otlp_conf_check(&conf->otlp))
+		return otlp_conf_check(&conf->otlp);
 	if (s3 && !s3_bucket_valid(conf->s3_bucket))
 		return "S3_BUCKET is not a name that a bucket can have";
 	return check_provider(conf);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "common/daemon.h"
+#include "common/otlp.h"
 
 enum conf_provider {
 	CONF_PROVIDER_OPENAI,
@@ -20,6 +21,7 @@ enum conf_encoding { CONF_ENCODING_BASE64, CONF_ENCODING_FLOAT };
 
 struct gatewayd_conf {
 	struct daemon_conf daemon; /* first: common/daemon fills it */
+	struct otlp_conf otlp;
 
 	char *listen;
 	int64_t instance, instances;

@@ -14,6 +14,7 @@
 #include "gatewayd/api_error.h"
 #include "gatewayd/cache.h"
 #include "gatewayd/credential.h"
+#include "gatewayd/embeddings_span.h"
 #include "gatewayd/flight.h"
 #include "gatewayd/gateway.h"
 #include "gatewayd/query.h"
@@ -58,7 +59,8 @@ struct embeddings {
 	struct digest scope; /* of the caller; takes part in the keys if per_key */
 	bool per_key;
 	bool fetch; /* another instance asks; it counts the request */
-	char traceparent[TRACE_PARENT_LEN + 1];
+	struct trace_context trace;
+	struct trace joined; /* the last one that was linked */
 
 	struct slice body;
 	struct query query;
@@ -148,6 +150,8 @@ static void count_success(struct embeddings *request, enum stats_result result)
 {
 	struct stats *stats = request->gateway->stats;
 	count(request, result, 200);
+	struct span model = {(char *)request->query.model.data, request->query.model.len};
+	embeddings_span_note(request->exchange->span, model, request->query.n, request->from);
 	uint64_t tokens = 0;
 	for (size_t i = 0; i < request->query.n; i++)
 		tokens += cache_object_info(request->elements[i])->total_tokens;
@@ -297,6 +301,15 @@ static void take_element(struct embeddings *request, size_t index, struct cache_
 		take_one(request, index, object, again);
 }
 
+/* Texts that come from one purchase: one link. */
+static void note_joined(struct embeddings *request, const struct trace *other)
+{
+	if (memcmp(&request->joined, other, sizeof *other) == 0)
+		return;
+	request->joined = *other;
+	trace_span_link(request->exchange->span, other);
+}
+
 void embeddings_on_object(
 	struct ticket *ticket, enum flight_source source, struct cache_object *object)
 {
@@ -305,6 +318,8 @@ void embeddings_on_object(
 		[FLIGHT_BOUGHT] = STATS_BOUGHT,
 		[FLIGHT_JOINED] = STATS_JOINED};
 	struct embeddings *request = (struct embeddings *)ticket_buyer(ticket);
+	if (ticket->joined)
+		note_joined(request, ticket->joined);
 	size_t index = request->ticket_index[ticket - request->tickets];
 	take_element(request, index, object, sources[source]);
 	if (--request->waiting == 0)
@@ -358,6 +373,9 @@ static int look_in_memory(struct embeddings *request)
 		return -1;
 	uint64_t now_ms = loop_wall_ms(request->gateway->loop);
 	size_t missing = 0;
+	struct trace ours;
+	struct trace_span *span = trace_span_begin(&request->trace.trace, &ours,
+		TRACE_SPAN_INTERNAL, SPAN_LITERAL("look up elements in memory"));
 	for (size_t i = 0; i < query->n; i++) {
 		if (query->elements[i].repeated)
 			continue;
@@ -374,6 +392,9 @@ static int look_in_memory(struct embeddings *request)
 		}
 		cache_object_unref(&object);
 	}
+	trace_span_int(span, "gateway.elements.memory", (int64_t)request->from[STATS_MEMORY]);
+	trace_span_int(span, "gateway.elements.missing", (int64_t)missing);
+	trace_span_end(&span);
 	if (missing == 0)
 		return 0;
 	request->tickets = calloc(missing, sizeof(*request->tickets));
@@ -419,7 +440,7 @@ static void find_elements(struct embeddings *request)
 	request->buyer.dimensions = query->dimensions;
 	request->buyer.query = request->fetch ? NULL
 					      : query; /* legacy answers are for whole bodies */
-	request->buyer.traceparent = request->traceparent;
+	request->buyer.trace = &request->trace;
 	request->buyer.local_only = request->fetch;
 	request->buyer.scope = request->per_key ? &request->scope : NULL;
 	bool large = query->n > WHOLE_MAX_ELEMENTS;
@@ -561,8 +582,7 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 	request->surrogate_keys = exchange_header(exchange, "surrogate-key");
 	request->since = cache_purge_clock(gateway->cache);
 	request->fetch = exchange->fetch;
-	struct trace child = trace_child(&exchange->trace);
-	trace_format(&child, request->traceparent);
+	exchange_trace_context(exchange, &request->trace);
 	request->state = EMBEDDINGS_READING;
 	exchange_accept(exchange, &events, request);
 	exchange_want_body(exchange);

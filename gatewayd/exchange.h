@@ -18,7 +18,7 @@
 #include "common/digest.h"
 #include "common/slice.h"
 #include "common/span.h"
-#include "common/trace.h"
+#include "common/trace_span.h"
 #include "gatewayd/cache_object.h"
 
 struct exchange;
@@ -74,13 +74,27 @@ struct exchange {
 	uint64_t body_bytes;
 	struct digest body_hash; /* SHA-256 of the body (of nothing without one): computed here or
 				    by a trusted peer */
-	struct trace trace;      /* the caller's, or a new one */
+	struct trace trace;      /* of this request: the parent of its steps */
+	struct trace_span *span; /* or NULL */
 	uint64_t started_us;
 	bool fetch; /* asked by another instance of the pod: see fetch.h */
 
 	const struct exchange_events *events;
 	void *arg;
 };
+
+/* For the transports: the request has come, and method and path are known; it is dead. */
+void exchange_enter(struct exchange *exchange, struct span traceparent, const char *transport);
+void exchange_leave(struct exchange *exchange);
+/* Its route, for the span. */
+void exchange_set_route(struct exchange *exchange, const char *method, const char *path);
+/* What the span says of the answer. */
+void exchange_note_answer(struct exchange *exchange, const struct answer_head *head);
+/* What goes on to others with a step of this request. */
+void exchange_trace_context(const struct exchange *exchange, struct trace_context *context);
+/* For log_fields(). */
+#define EXCHANGE_TRACE_TEXT(exchange) \
+	trace_format_text(&(exchange)->trace, (char[TRACE_PARENT_LEN + 1]){0})
 
 /* Someone serves this exchange: events fire from now on. */
 static inline void exchange_accept(
@@ -102,6 +116,8 @@ static inline void exchange_want_body(struct exchange *exchange)
 static inline void exchange_respond(
 	struct exchange *exchange, const struct answer_head *head, struct slice body)
 {
+	if (exchange->span)
+		exchange_note_answer(exchange, head);
 	exchange->ops->respond(exchange, head, body);
 }
 /* The body is a form of an object, which must have it: the way to answer without copying, where the
@@ -112,6 +128,8 @@ void exchange_respond_object(struct exchange *exchange, const struct answer_head
 static inline void exchange_respond_stream(
 	struct exchange *exchange, const struct answer_head *head, int64_t length)
 {
+	if (exchange->span)
+		exchange_note_answer(exchange, head);
 	exchange->ops->respond_stream(exchange, head, length);
 }
 

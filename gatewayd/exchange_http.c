@@ -35,6 +35,7 @@ static void entry_free(struct http_entry *entry)
 	loop_defer_cancel(daemon_loop(entry->listener->daemon), &entry->later);
 	digest_free(&entry->sum);
 	buf_free(&entry->body);
+	exchange_leave(&entry->exchange);
 	free(entry);
 }
 
@@ -211,8 +212,7 @@ static void on_request(struct http_exchange *http, void *arg)
 	exchange->path = http_exchange_path(http);
 	exchange->host = http_exchange_host(http);
 	exchange->started_us = loop_now_us(daemon_loop(listener->daemon));
-	if (trace_parse(http_exchange_header(http, "traceparent"), &exchange->trace) < 0)
-		trace_start(&exchange->trace, false);
+	exchange_enter(exchange, http_exchange_header(http, "traceparent"), "tcp");
 	http_exchange_accept(http, &http_events, entry);
 }
 

@@ -75,6 +75,7 @@ static void entry_free(struct rpc_entry *entry)
 		shared_release(entry->piece);
 	buf_free(&entry->body);
 	digest_free(&entry->sum);
+	exchange_leave(&entry->exchange);
 	free(entry->bytes);
 	free(entry);
 }
@@ -91,7 +92,8 @@ static void refuse(struct rpc_entry *entry, int code, const char *why)
 	struct exchange *exchange = &entry->exchange;
 	const struct exchange_events *events = exchange->events;
 	void *arg = exchange->arg;
-	log_warn("rpc: request refused: %s", why);
+	log_fields(LOG_LEVEL_WARN, EXCHANGE_TRACE_TEXT(exchange), "rpc: request refused",
+		LOG_STR("reason", why));
 	rpc_request_fail(entry->request, code, "%s", why);
 	entry_free(entry);
 	if (events)
@@ -339,7 +341,9 @@ static void reset_slow(struct exchange_rpc *listener)
 		next = TAILQ_NEXT(entry, borrower);
 		if (rpc_request_credit(entry->request) > 0)
 			continue;
-		log_warn("rpc: a slow answer is given up: too much of the cache is being sent");
+		log_fields(LOG_LEVEL_WARN, EXCHANGE_TRACE_TEXT(&entry->exchange),
+			"rpc: a slow answer is given up: too much of the cache is being sent",
+			LOG_SPAN("client", entry->params.client));
 		leases_count_reset(listener->leases);
 		rpc_request_abort(entry->request);
 		entry_free(entry);
@@ -420,8 +424,7 @@ static void fill_exchange(struct rpc_entry *entry)
 	exchange->body_bytes = params->chunked ? params->body_bytes : params->body.len;
 	exchange->has_body = exchange->body_bytes > 0;
 	exchange->started_us = loop_now_us(entry->listener->loop);
-	if (trace_parse(params->trace, &exchange->trace) < 0)
-		trace_start(&exchange->trace, false);
+	exchange_enter(exchange, params->trace, "unix");
 }
 
 static void serve(

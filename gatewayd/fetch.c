@@ -280,7 +280,12 @@ static struct rpc_call *ask(
 				     : (struct span){(char *)fetch->body.data, fetch->body.len};
 	params.body_hash = (struct span){0};
 	params.client = SPAN_LITERAL("gatewayd");
-	params.trace = span_of(request->traceparent);
+	char traceparent[TRACE_PARENT_LEN + 1] = "";
+	if (request->trace) {
+		trace_format(&request->trace->trace, traceparent);
+		add_header(&params.headers, "Tracestate", request->trace->state);
+	}
+	params.trace = span_of(traceparent);
 	return msg_fetch_call(client, &params, 0, &call_events, fetch);
 }
 

@@ -25,6 +25,7 @@ void flight_resolve(struct flight *flight, struct cache_object *object, const st
 		ticket->flight = NULL;
 		flight_ticket_done(flights, ticket->buyer);
 		bool own = source == FLIGHT_STORED || ticket->buyer == finder;
+		ticket->joined = !own && flight->purchase ? purchase_trace(flight->purchase) : NULL;
 		if (!own)
 			flights->counters.joined++;
 		flights->events.on_object(ticket, own ? source : FLIGHT_JOINED, object);
@@ -97,6 +98,7 @@ int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *t
 	TAILQ_INIT(&buyer->routed);
 	TAILQ_INIT(&buyer->queued);
 	buyer->looking = buyer->looking_now = 0;
+	buyer->traced_look_ups = 0;
 	buyer->unresolved = n;
 	buyer->ready = buyer->has_turn = buyer->has_deadline = false;
 	buyer->legacy = NULL;

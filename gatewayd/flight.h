@@ -61,7 +61,7 @@ struct buyer {
 	struct element_tags *tags; /* of what this request brings in */
 	struct span store_params;  /* canonical request parameters, kept with stored objects */
 	int64_t dimensions;
-	const char *traceparent;
+	const struct trace_context *trace; /* or NULL */
 	/* NULL: no legacy look-up. Its legacy_key finds a whole answer that a Python gateway kept.
 	 */
 	const struct query *query;
@@ -74,6 +74,7 @@ struct buyer {
 	size_t looking;            /* queued ones too */
 	size_t looking_now;
 	size_t unresolved; /* tickets */
+	unsigned traced_look_ups;
 	struct legacy *legacy;
 	bool legacy_done;
 	bool entering; /* not all of its tickets have their flights yet */
@@ -104,6 +105,8 @@ struct ticket {
 	struct digest key;
 	struct span input_json; /* borrowed until resolved or left */
 	size_t place;           /* which element of the buyer's query */
+	/* During on_object with FLIGHT_JOINED: the span of what brought it; NULL: not known. */
+	const struct trace *joined;
 
 	/* Private. */
 	struct buyer *buyer;

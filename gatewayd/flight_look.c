@@ -4,6 +4,8 @@
 #include "common/log.h"
 #include "gatewayd/surrogate_keys.h"
 
+#define TRACED_LOOK_UPS 16 /* of one request */
+
 /* ---- Turns ---- */
 
 static void update_turn(struct buyer *buyer, struct flights *flights)
@@ -152,8 +154,13 @@ void flight_look_start(struct flights *flights)
 		TAILQ_REMOVE(&flights->turns, buyer, turn_link);
 		buyer->has_turn = false;
 		update_turn(buyer, flights);
-		flight->get = store_get_start(
-			flights->parts.store, &flight->key, on_looked_up, flight);
+		/* The first ones show how the store is; thousands would tell no more. */
+		const struct trace *trace = buyer->trace && buyer->traced_look_ups++ <
+								    TRACED_LOOK_UPS
+						    ? &buyer->trace->trace
+						    : NULL;
+		flight->get = store_get_start_traced(
+			flights->parts.store, &flight->key, trace, on_looked_up, flight);
 		if (!flight->get)
 			missing(flight, buyer);
 	}

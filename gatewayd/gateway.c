@@ -33,6 +33,7 @@ void gateway_serve(struct exchange *exchange, void *arg)
 		if (!span_equal_str(exchange->path, routes[i].path))
 			continue;
 		if (span_equal_str(exchange->method, routes[i].method)) {
+			exchange_set_route(exchange, routes[i].method, routes[i].path);
 			routes[i].serve(gateway, exchange);
 			return;
 		}

@@ -14,6 +14,7 @@ static const struct daemon_spec spec = {
 	.check = gatewayd_conf_check,
 	.instance_name = gatewayd_conf_instance_name,
 	.families = gatewayd_families,
+	.part_families = otlp_families,
 };
 
 int main(int argc, char **argv)

@@ -110,13 +110,12 @@ void models_serve(struct gateway *gateway, struct exchange *exchange)
 	}
 	models = calloc(1, sizeof *models);
 	if (models) {
-		struct trace child = trace_child(&exchange->trace);
-		char traceparent[TRACE_PARENT_LEN + 1];
-		trace_format(&child, traceparent);
+		struct trace_context trace;
+		exchange_trace_context(exchange, &trace);
 		models->gateway = gateway;
 		models->exchange = exchange;
 		models->call = ops->list_models(
-			gateway->provider, &credential, traceparent, on_done, models);
+			gateway->provider, &credential, &trace, on_done, models);
 	}
 	if (!models || !models->call) {
 		free(models);

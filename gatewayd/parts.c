@@ -10,6 +10,7 @@
 #include "common/http_client.h"
 #include "common/http_server.h"
 #include "common/loop.h"
+#include "common/otlp.h"
 #include "common/workers.h"
 #include "gatewayd/cache.h"
 #include "gatewayd/client_keys.h"
@@ -43,6 +44,7 @@ struct parts {
 	struct exchange_rpc *rpc;
 	struct rpc_server *rpc_server;
 	struct rpc_method purge_methods[2];
+	struct otlp *otlp;
 };
 
 static void *must(void *part, const char *what)
@@ -254,6 +256,7 @@ struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf)
 	parts->daemon = daemon;
 	gateway->loop = daemon_loop(daemon);
 	gateway->conf = conf;
+	parts->otlp = must(otlp_new(daemon, &conf->otlp), "exporter of traces");
 	gateway->workers = must(
 		workers_new(gateway->loop, (unsigned)conf->worker_threads, MAX_QUEUED_JOBS),
 		"worker threads");
@@ -277,10 +280,16 @@ struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf)
 
 /* ---- Drain: each part tells the next ---- */
 
-static void on_store_drained(void *arg)
+static void on_flushed(void *arg)
 {
 	struct parts *parts = arg;
 	daemon_drained(parts->daemon);
+}
+
+static void on_store_drained(void *arg)
+{
+	struct parts *parts = arg;
+	otlp_flush(parts->otlp, on_flushed, parts);
 }
 
 static void on_flights_idle(void *arg)
@@ -289,7 +298,7 @@ static void on_flights_idle(void *arg)
 	if (parts->gateway.store)
 		store_drain(parts->gateway.store, on_store_drained, parts);
 	else
-		daemon_drained(parts->daemon);
+		on_store_drained(parts);
 }
 
 static void on_rpc_drained(void *arg)
@@ -334,6 +343,7 @@ void parts_free(struct parts **pointer)
 	exchange_rpc_free(&parts->rpc);
 	stats_free(&gateway->stats);
 	client_keys_free(&gateway->client_keys);
+	otlp_free(&parts->otlp);
 	free(parts);
 	*pointer = NULL;
 }

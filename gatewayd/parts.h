@@ -6,7 +6,7 @@
  * from the front to the back, frees them in reverse.
  *
  *   drain: HTTP listener -> RPC peers -> flights (purchases already paid for) -> store ->
- * daemon_drained()
+ * traces -> daemon_drained()
  */
 struct daemon;
 struct gatewayd_conf;

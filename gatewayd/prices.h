@@ -9,6 +9,7 @@
 
 #include "common/span.h"
 
+#define PRICES_DEFAULT_DATE "2024-01-25"
 #define PRICES_DEFAULT \
 	"text-embedding-3-small=0.02,text-embedding-3-large=0.13,text-embedding-ada-002=0.10"
 

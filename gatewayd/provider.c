@@ -55,8 +55,6 @@ int provider_request_copy(
 	size_t size = request->model_json.len + request->params_json.len + request->model.len + 3 +
 		      strlen(credential->authorization) + strlen(credential->organization) +
 		      strlen(credential->project) + 3;
-	if (request->traceparent)
-		size += strlen(request->traceparent) + 1;
 	for (size_t i = 0; i < n; i++)
 		size += request->inputs[i].len + 1;
 	*copy = (struct provider_request_copy){.text = BUF_INIT(size)};
@@ -76,9 +74,10 @@ int provider_request_copy(
 		.model = keep(copy, request->model),
 		.dimensions = request->dimensions,
 		.credential = &copy->credential,
-		.traceparent = request->traceparent ? keep_string(copy, request->traceparent)
-						    : NULL,
+		.trace = request->trace ? &copy->trace : NULL,
 	};
+	if (request->trace)
+		copy->trace = *request->trace;
 	for (size_t i = 0; i < n; i++)
 		copy->inputs[i] = keep(copy, request->inputs[i]);
 	return buf_failed(&copy->text) ? -1 : 0;

@@ -14,6 +14,7 @@
 #include "common/buf.h"
 #include "common/digest.h"
 #include "common/span.h"
+#include "common/trace.h"
 #include "gatewayd/vector.h"
 
 /* What one call may ask for (OpenAI's limit). */
@@ -37,9 +38,9 @@ struct provider_request {
 	struct span model;         /* decoded, for labels and the mock */
 	int64_t dimensions;        /* asked for; 0: the model's own */
 	const struct credential *credential;
-	const struct digest *scope; /* for the owner of an element; NULL: shared */
-	struct span surrogate_keys; /* the client's tags, for the owner; may be empty */
-	const char *traceparent;    /* or NULL */
+	const struct digest *scope;        /* for the owner of an element; NULL: shared */
+	struct span surrogate_keys;        /* the client's tags, for the owner; may be empty */
+	const struct trace_context *trace; /* of the purchase, borrowed likewise; or NULL */
 };
 
 /* A request that outlives buy(), in one piece of memory. Zeroed is empty. */
@@ -47,6 +48,7 @@ struct provider_request_copy {
 	struct provider_request request;
 	/* Private. */
 	struct credential credential;
+	struct trace_context trace;
 	struct buf text;
 	struct span *inputs;
 };
@@ -131,7 +133,7 @@ struct provider_ops {
 	 * answer's body when the outcome is PROVIDER_OK. May be NULL: there is no such list.
 	 */
 	struct provider_call *(*list_models)(struct provider *provider,
-		const struct credential *credential, const char *traceparent,
+		const struct credential *credential, const struct trace_context *trace,
 		void (*on_done)(const struct provider_result *result, void *arg), void *arg);
 	/* Add to *counts, and name each place that is called with the state of its breaker. May be
 	 * NULL. */

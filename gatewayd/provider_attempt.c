@@ -1,6 +1,7 @@
 #include "gatewayd/provider_attempt.h"
 
 #include <stdio.h>
+#include <string.h>
 
 void provider_attempt_report(
 	const struct provider_watch *watch, const struct provider_attempt *attempt)
@@ -99,4 +100,50 @@ void provider_attempt_failure(const struct http_call_result *result, int64_t ret
 		failure->detail = "the provider's answer is not valid HTTP or too large";
 		return;
 	}
+}
+
+/* ---- The span ---- */
+
+/* A user and a password in the URL are nobody's business. */
+static void set_url(struct trace_span *span, const char *url)
+{
+	char text[2200];
+	const char *host = strstr(url, "://");
+	host = host ? host + 3 : url;
+	size_t authority = strcspn(host, "/?");
+	const char *at = memrchr(host, '@', authority);
+	snprintf(text, sizeof text, "%.*s%s", (int)(host - url), url, at ? at + 1 : host);
+	trace_span_text(span, "url.full", text);
+	host = at ? at + 1 : host;
+	trace_span_str(span, "server.address", (struct span){host, strcspn(host, "/?")});
+}
+
+/* (OpenTelemetry's conventions for HTTP: one span an attempt) */
+struct trace_span *provider_attempt_begin(const struct trace *parent, char *traceparent,
+	const char *method, const char *url, unsigned tries)
+{
+	struct trace ours;
+	struct trace_span *span = trace_span_begin(
+		parent, &ours, TRACE_SPAN_CLIENT, span_of(method));
+	if (!span)
+		return NULL;
+	if (traceparent)
+		trace_format(&ours, traceparent);
+	trace_span_text(span, "http.request.method", method);
+	set_url(span, url);
+	if (tries > 1)
+		trace_span_int(span, "http.request.resend_count", tries - 1);
+	return span;
+}
+
+void provider_attempt_end(
+	struct trace_span **span, const struct http_call_result *result, const char *status)
+{
+	if (!*span)
+		return;
+	if (result->status)
+		trace_span_int(*span, "http.response.status_code", result->status);
+	if (result->outcome != HTTP_CALL_OK || result->status >= 400)
+		trace_span_fail(*span, status, result->detail);
+	trace_span_end(span);
 }

@@ -1,12 +1,13 @@
 #ifndef GATEWAYD_PROVIDER_ATTEMPT_H
 #define GATEWAYD_PROVIDER_ATTEMPT_H
 
-/* What one HTTP call to a provider comes to: its status as a label, who is told of it, whether
- * another one may follow, and what the caller hears when none does. */
+/* What one HTTP call to a provider comes to: its status as a label, who is told of it, its span,
+ * whether another one may follow, and what the caller hears when none does. */
 #include <stdint.h>
 
 #include "common/http_client.h"
 #include "common/span.h"
+#include "common/trace_span.h"
 #include "gatewayd/provider.h"
 
 /* One HTTP call of a purchase, or of a list, that has ended. Borrowed for the callback. */
@@ -25,6 +26,13 @@ struct provider_watch {
 };
 void provider_attempt_report(
 	const struct provider_watch *watch, const struct provider_attempt *attempt);
+
+/* A span of the attempt, below parent, if that is recorded; tries: attempts before this one and
+ * itself. traceparent (may be NULL) becomes that of the attempt. */
+struct trace_span *provider_attempt_begin(const struct trace *parent, char *traceparent,
+	const char *method, const char *url, unsigned tries);
+void provider_attempt_end(
+	struct trace_span **span, const struct http_call_result *result, const char *status);
 
 #define PROVIDER_STATUS_BYTES 12
 /* The status of a call that is over, as above; text may hold it. */

@@ -9,6 +9,7 @@
 #include "common/workers.h"
 #include "gatewayd/credential.h"
 #include "gatewayd/provider_attempt.h"
+#include "gatewayd/provider_headers.h"
 #include "gatewayd/provider_targets.h"
 
 /* An answer larger than this is taken apart on a worker. */
@@ -25,6 +26,8 @@
 	"{\"error\":{\"message\":\"The provider asked this credential to wait; see "                 \
 	"Retry-After.\",\"type\":\"rate_limit_error\",\"param\":null,\"code\":\"rate_limit_exceeded" \
 	"\"}}\n"
+
+#define TRACE_TEXT(call) trace_format_text(&(call)->trace.trace, (char[TRACE_PARENT_LEN + 1]){0})
 
 struct http_provider {
 	struct provider provider; /* first */
@@ -57,8 +60,10 @@ struct provider_call {
 	char *body; /* NULL: a GET */
 	size_t body_len;
 	size_t n_inputs;
-	char *model;      /* NULL: a list */
-	char *headers[6]; /* "Name: value", ends with NULL */
+	char *model; /* NULL: a list */
+	struct provider_headers headers;
+	struct trace_context trace; /* of the purchase */
+	struct trace_span *span;    /* of the attempt */
 	struct digest credential;
 	struct timer *timer;
 	struct http_call *http;
@@ -77,9 +82,9 @@ struct provider_call {
 static void call_free(struct provider_call *call)
 {
 	http_call_cancel(&call->http);
+	trace_span_end(&call->span);
 	timer_free(&call->timer);
-	for (size_t i = 0; call->headers[i]; i++)
-		free(call->headers[i]);
+	provider_headers_free(&call->headers);
 	free(call->body);
 	free(call->model);
 	buf_free(&call->answer);
@@ -144,8 +149,9 @@ static void parsed(struct job *job)
 		return;
 	}
 	if (call->parse_error < 0) {
-		log_warn("provider: broken answer of %s: %s", call->target->service,
-			call->parsed.reason);
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(call), "provider: broken answer",
+			LOG_STR("reason", call->parsed.reason),
+			LOG_STR("service", call->target->service));
 		const char *reason = call->parsed.reason;
 		provider_answer_free(&call->parsed);
 		if (!fail_over(call))
@@ -253,7 +259,7 @@ static void call_target(struct provider_call *call, struct provider_target *targ
 	struct http_call_options options = {
 		.method = call->body ? "POST" : "GET",
 		.url = url,
-		.headers = (const char *const *)call->headers,
+		.headers = (const char *const *)call->headers.lines,
 		.body = {.data = call->body, .len_bytes = call->body_len},
 		.connect_timeout_ms = maker->options.connect_timeout_ms,
 		.timeout_ms = (uint32_t)timeout_ms,
@@ -264,6 +270,8 @@ static void call_target(struct provider_call *call, struct provider_target *targ
 	if (call->tries++)
 		maker->retries++;
 	maker->attempts++;
+	call->span = provider_attempt_begin(
+		&call->trace.trace, call->headers.traceparent, options.method, url, call->tries);
 	call->http = http_client_call(maker->http, &options, on_http_done, call);
 	if (!call->http) {
 		breaker_neutral(&target->breaker);
@@ -324,6 +332,7 @@ static void on_http_done(struct http_call *http, const struct http_call_result *
 	int64_t retry_after_ms = read_retry_after(call, http);
 	call->http = NULL;
 	call->http_us = result->duration_us;
+	provider_attempt_end(&call->span, result, provider_attempt_status(result, status));
 
 	bool answered = result->outcome == HTTP_CALL_OK;
 	if (answered && result->status == 200) {
@@ -340,11 +349,13 @@ static void on_http_done(struct http_call *http, const struct http_call_result *
 		provider_target_pause(call->target, &call->credential, now_us,
 			now_us + (uint64_t)retry_after_ms * 1000);
 	if (answered)
-		log_info("provider: status %d of %s after %.1f ms, try %u", result->status,
-			target->service, (double)result->duration_us / 1000, call->tries);
+		log_fields(LOG_LEVEL_INFO, TRACE_TEXT(call), "provider: not 200",
+			LOG_INT("status", result->status), LOG_STR("service", target->service),
+			LOG_INT("duration_us", result->duration_us), LOG_INT("try", call->tries));
 	else
-		log_warn("provider: %s: %s, try %u", target->service,
-			result->detail ? result->detail : "call failed", call->tries);
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(call), "provider: no answer",
+			LOG_STR("reason", result->detail ? result->detail : "call failed"),
+			LOG_STR("service", target->service), LOG_INT("try", call->tries));
 	enum provider_next next = provider_attempt_next(result);
 	if (next != PROVIDER_NEXT_NONE && fail_over(call))
 		return;
@@ -412,34 +423,16 @@ static int write_body(struct provider_call *call, const struct provider_request 
 	return 0;
 }
 
-static int add_header(struct provider_call *call, size_t *n, const char *name, const char *value)
+static int set_headers(struct provider_call *call, const struct credential *credential,
+	const struct trace_context *trace)
 {
-	if (!value || !*value)
-		return 0;
-	if (asprintf(&call->headers[*n], "%s: %s", name, value) < 0) {
-		call->headers[*n] = NULL;
-		return -1;
-	}
-	++*n;
-	return 0;
-}
-
-static int write_headers(
-	struct provider_call *call, const struct credential *credential, const char *traceparent)
-{
-	size_t n = 0;
-	if (call->body && add_header(call, &n, "Content-Type", "application/json") < 0)
-		return -1;
-	if (add_header(call, &n, "Traceparent", traceparent) < 0)
-		return -1;
-	if (!call->maker->dialect->sends_credential)
-		return 0;
-	call->credential = credential_digest(credential);
-	if (add_header(call, &n, "Authorization", credential->authorization) < 0 ||
-		add_header(call, &n, "OpenAI-Organization", credential->organization) < 0 ||
-		add_header(call, &n, "OpenAI-Project", credential->project) < 0)
-		return -1;
-	return 0;
+	bool sends_credential = call->maker->dialect->sends_credential;
+	if (sends_credential)
+		call->credential = credential_digest(credential);
+	if (trace)
+		call->trace = *trace;
+	return provider_headers_write(
+		&call->headers, call->body != NULL, trace, sends_credential ? credential : NULL);
 }
 
 static struct provider_call *call_new(struct provider *provider,
@@ -470,7 +463,7 @@ static struct provider_call *http_buy(struct provider *provider,
 	call->n_inputs = request->n_inputs;
 	call->model = strndup(request->model.data, request->model.len);
 	if (!call->timer || !call->model || write_body(call, request) < 0 ||
-		write_headers(call, request->credential, request->traceparent) < 0) {
+		set_headers(call, request->credential, request->trace) < 0) {
 		call_free(call);
 		return NULL;
 	}
@@ -479,14 +472,14 @@ static struct provider_call *http_buy(struct provider *provider,
 }
 
 static struct provider_call *http_list_models(struct provider *provider,
-	const struct credential *credential, const char *traceparent,
+	const struct credential *credential, const struct trace_context *trace,
 	void (*on_done)(const struct provider_result *result, void *arg), void *arg)
 {
 	struct provider_call *call = call_new(provider, on_done, arg);
 	if (!call)
 		return NULL;
 	call->path = call->maker->dialect->models_path;
-	if (!call->timer || write_headers(call, credential, traceparent) < 0) {
+	if (!call->timer || set_headers(call, credential, trace) < 0) {
 		call_free(call);
 		return NULL;
 	}

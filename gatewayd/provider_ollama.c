@@ -291,14 +291,14 @@ fail:
 }
 
 static struct provider_call *ollama_list_models(struct provider *provider,
-	const struct credential *credential, const char *traceparent,
+	const struct credential *credential, const struct trace_context *trace,
 	void (*on_done)(const struct provider_result *result, void *arg), void *arg)
 {
 	struct provider_call *call = call_new(provider, on_done, arg);
 	if (!call)
 		return NULL;
 	struct provider *inner = call->ollama->inner;
-	call->inner = inner->ops->list_models(inner, credential, traceparent, on_inner_done, call);
+	call->inner = inner->ops->list_models(inner, credential, trace, on_inner_done, call);
 	if (!call->inner) {
 		call_free(call);
 		return NULL;

@@ -434,7 +434,7 @@ static void on_list_done(const struct provider_result *result, void *arg)
 }
 
 static struct provider_call *split_list_models(struct provider *provider,
-	const struct credential *credential, const char *traceparent,
+	const struct credential *credential, const struct trace_context *trace,
 	void (*on_done)(const struct provider_result *result, void *arg), void *arg)
 {
 	struct split *split = (struct split *)provider;
@@ -445,7 +445,7 @@ static struct provider_call *split_list_models(struct provider *provider,
 	call->on_done = on_done;
 	call->arg = arg;
 	call->parts[0].inner = split->inner->ops->list_models(
-		split->inner, credential, traceparent, on_list_done, call);
+		split->inner, credential, trace, on_list_done, call);
 	if (!call->parts[0].inner) {
 		call_free(call);
 		return NULL;

@@ -1,9 +1,12 @@
 #include "gatewayd/purchase.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/trace_span.h"
 #include "gatewayd/fetch.h"
 #include "gatewayd/store.h"
 #include "gatewayd/surrogate_keys.h"
@@ -21,6 +24,9 @@ struct purchase {
 	struct provider_call *call; /* one of the two; neither while the end is told */
 	struct fetch *fetch;
 	uint64_t began_us;
+	struct trace_context trace; /* of the call */
+	struct trace_span *span;    /* until it has ended */
+	bool recorded;
 	bool handing_out;
 	char *model;
 	char *store_params;
@@ -49,6 +55,7 @@ static void purchase_free(struct purchase *purchase)
 			purchase->next->prev = purchase->prev;
 	}
 	loop_defer_cancel(purchase->parts.loop, &purchase->later);
+	trace_span_end(&purchase->span);
 	for (size_t i = 0; purchase->bought && i < purchase->n; i++)
 		buf_free(&purchase->bought[i].text);
 	free(purchase->bought);
@@ -199,6 +206,58 @@ static void hand_out_in_turns(void *arg)
 		end(purchase, NULL);
 }
 
+/* ---- The span of a call ---- */
+
+/* (OpenTelemetry's conventions for generative AI, and for RPC) */
+static void begin_span(struct purchase *purchase, const struct buyer *payer, int owner)
+{
+	char name[TRACE_SPAN_NAME_MAX_BYTES + 1];
+	if (!payer->trace)
+		return;
+	purchase->trace = *payer->trace;
+	bool buys = owner == PEERS_SELF;
+	snprintf(name, sizeof name, "%s %s", buys ? "embeddings" : "fetch", purchase->model);
+	purchase->span = trace_span_begin(&payer->trace->trace, &purchase->trace.trace,
+		TRACE_SPAN_CLIENT, buys ? span_of(name) : SPAN_LITERAL("fetch"));
+	purchase->recorded = purchase->span != NULL;
+	trace_span_text(purchase->span, "gen_ai.operation.name", "embeddings");
+	trace_span_text(purchase->span, "gen_ai.request.model", purchase->model);
+	trace_span_int(purchase->span, "gateway.elements", (int64_t)purchase->n);
+	if (buys) {
+		trace_span_text(purchase->span, "gen_ai.provider.name",
+			purchase->parts.provider->ops->name);
+	} else {
+		trace_span_text(purchase->span, "rpc.method", "fetch");
+		trace_span_int(purchase->span, "gateway.owner", owner);
+	}
+}
+
+static void note_result(struct purchase *purchase, const struct provider_result *result)
+{
+	struct trace_span *span = purchase->span;
+	if (!span)
+		return;
+	if (result->outcome != PROVIDER_OK) {
+		char status[16];
+		snprintf(status, sizeof status, "%d", result->status);
+		trace_span_int(span, "http.response.status_code", result->status);
+		trace_span_fail(span,
+			result->outcome == PROVIDER_REFUSED
+				? status
+				: provider_outcome_code(result->outcome),
+			result->detail);
+	}
+	if (result->embeddings) {
+		trace_span_str(span, "gen_ai.response.model", result->model);
+		trace_span_int(span, "gen_ai.usage.input_tokens", (int64_t)result->total_tokens);
+		trace_span_int(
+			span, "gen_ai.embeddings.dimension.count", result->embeddings[0].dims);
+	}
+	trace_span_end(&purchase->span);
+}
+
+/* ---- From the provider ---- */
+
 static size_t count_bought(const struct provider_result *result)
 {
 	size_t n = 0;
@@ -213,6 +272,7 @@ static void on_done(const struct provider_result *result, void *arg)
 	const struct purchase_events *events = &purchase->events;
 	bool bought_all = result->outcome == PROVIDER_OK;
 	purchase->call = NULL;
+	note_result(purchase, result);
 	if (!result->embeddings) {
 		BUG_ON(bought_all);
 		end(purchase, result);
@@ -303,6 +363,8 @@ static void on_fetch_end(
 	const struct provider_result *failure = result;
 	if (outcome == FETCH_LOST)
 		failure = &purchase_owner_lost;
+	if (failure)
+		note_result(purchase, failure);
 	for (size_t i = 0; outcome == FETCH_DONE && i < purchase->n; i++)
 		if (purchase->items[i].flight)
 			failure = &purchase_owner_lost;
@@ -356,8 +418,9 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 		.credential = payer->credential,
 		.scope = payer->scope,
 		.surrogate_keys = payer->tags ? payer->tags->field : (struct span){0},
-		.traceparent = payer->traceparent,
+		.trace = payer->trace ? &purchase->trace : NULL,
 	};
+	begin_span(purchase, payer, owner);
 	if (owner == PEERS_SELF)
 		purchase->call = parts->provider->ops->buy(
 			parts->provider, &request, on_done, purchase);
@@ -378,6 +441,11 @@ fail:
 	free(inputs);
 	purchase_free(purchase);
 	return NULL;
+}
+
+const struct trace *purchase_trace(const struct purchase *purchase)
+{
+	return purchase->recorded ? &purchase->trace.trace : NULL;
 }
 
 bool purchase_sent(const struct purchase *purchase)

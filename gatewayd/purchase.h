@@ -50,6 +50,8 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 	const struct purchase_events *events);
 bool purchase_sent(const struct purchase *purchase);
 size_t purchase_size(const struct purchase *purchase);
+/* The span of the call; NULL when its trace is not recorded. */
+const struct trace *purchase_trace(const struct purchase *purchase);
 /* NULL once its object was handed over, or after purchase_forget(). */
 struct flight *purchase_flight(const struct purchase *purchase, size_t index);
 const struct digest *purchase_credential(const struct purchase *purchase); /* of the payer */

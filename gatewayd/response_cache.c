@@ -128,8 +128,13 @@ bool response_cache_answer(
 	struct gateway *gateway, struct exchange *exchange, const struct digest *key)
 {
 	enum cache_freshness freshness;
+	struct trace ours;
+	struct trace_span *span = trace_span_begin(&exchange->trace, &ours, TRACE_SPAN_INTERNAL,
+		SPAN_LITERAL("look up answer in memory"));
 	struct cache_object *object = cache_lookup(
 		gateway->cache, key, loop_wall_ms(gateway->loop), &freshness);
+	trace_span_bool(span, "gateway.cache.hit", freshness == CACHE_FRESH);
+	trace_span_end(&span);
 	/* A stale one is made again from its elements, which are refreshed. */
 	if (freshness != CACHE_FRESH) {
 		cache_object_unref(&object);

@@ -203,9 +203,12 @@ static struct store_get *begin_get(struct store_get *get)
 	if (!get)
 		return NULL;
 	struct store *store = get->store;
-	get->began_us = loop_now_us(store->loop);
+	store_get_began(get);
 	if (store->backend->get(get)) {
 		store->stats.get_errors++;
+		get->result = STORE_ERROR;
+		get->error = EBUSY;
+		store_get_seen(get);
 		free(get);
 		return NULL;
 	}
@@ -219,6 +222,16 @@ struct store_get *store_get_start(struct store *store, const struct digest *key,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg)
 {
 	return begin_get(new_get(store, key, done, arg));
+}
+
+struct store_get *store_get_start_traced(struct store *store, const struct digest *key,
+	const struct trace *trace,
+	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg)
+{
+	struct store_get *get = new_get(store, key, done, arg);
+	if (get && trace)
+		get->trace = *trace;
+	return begin_get(get);
 }
 
 struct store_get *store_get_legacy_start(struct store *store, enum store_layout layout,
@@ -292,27 +305,10 @@ static void count_get(struct store *store, const struct store_get *get)
 	}
 }
 
-static void tell(struct store *store, bool put, const char *result, uint64_t began_us)
-{
-	if (store->on_ended)
-		store->on_ended(store->backend->kind, put, result,
-			loop_now_us(store->loop) - began_us, store->on_ended_arg);
-}
-
-static const char *result_name(const struct store_get *get)
-{
-	static const char *const names[] = {[STORE_FOUND] = "hit",
-		[STORE_LEGACY] = "legacy",
-		[STORE_MISS] = "miss",
-		[STORE_ERROR] = "error"};
-	return get->corrupt ? "corrupt" : names[get->result];
-}
-
 void store_get_end(struct store_get *get)
 {
 	struct store *store = get->store;
-	if (!get->abandoned)
-		tell(store, false, result_name(get), get->began_us);
+	store_get_seen(get);
 	count_get(store, get);
 	if (!get->cancelled) {
 		bool found = get->result == STORE_FOUND || get->result == STORE_LEGACY;
@@ -476,7 +472,7 @@ static void put_failed(struct store *store, struct store_put *put)
 void store_put_end(struct store_put *put)
 {
 	struct store *store = put->store;
-	tell(store, true, put->error ? "failed" : "stored", put->began_us);
+	store_put_seen(put);
 	store->running_puts--;
 	if (!put->away && store->away && !store->closed) {
 		store->away = store->probe_due = false;
@@ -520,18 +516,6 @@ void store_drained(struct store *store)
 }
 
 /* ---- What others see ---- */
-
-void store_watch(struct store *store, store_on_ended *on_ended, void *arg)
-{
-	if (!store->backend->tier) {
-		store->on_ended = on_ended;
-		store->on_ended_arg = arg;
-		return;
-	}
-	/* What a store is made of is its own, so it may be changed through it. */
-	for (unsigned i = 0; store->backend->tier(store, i); i++)
-		store_watch((struct store *)store->backend->tier(store, i), on_ended, arg);
-}
 
 const struct store_stats *store_stats(const struct store *store)
 {

@@ -21,6 +21,7 @@
 
 #include "common/digest.h"
 #include "common/span.h"
+#include "common/trace.h"
 #include "gatewayd/stored_object.h"
 
 struct loop;
@@ -65,6 +66,10 @@ struct store_stats {
  * comes.
  */
 struct store_get *store_get_start(struct store *store, const struct digest *key,
+	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg);
+/* Same; trace (copied; NULL: none) is of the request that looks, for a span of the look-up. */
+struct store_get *store_get_start_traced(struct store *store, const struct digest *key,
+	const struct trace *trace,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg);
 /* Same, for a legacy object alone: by the hash of a whole body. */
 struct store_get *store_get_legacy_start(struct store *store, enum store_layout layout,

@@ -10,6 +10,7 @@
 
 #include "common/loop.h"
 #include "common/retry.h"
+#include "common/trace_span.h"
 #include "gatewayd/store.h"
 
 struct store_get {
@@ -21,6 +22,8 @@ struct store_get {
 	bool legacy; /* by the hash of a whole body */
 	enum store_layout layout;
 	uint64_t began_us;
+	struct trace trace; /* zeroed: none, and no span is recorded */
+	struct trace_span *span;
 	TAILQ_ENTRY(store_get) place;
 
 	/* What the backend found, set before store_get_end(): */
@@ -121,6 +124,10 @@ int store_init(struct store *store, struct loop *loop, const struct store_backen
 void store_uninit(struct store *store);
 /* Where the get's object lies, below the store's root. */
 void store_get_name(const struct store_get *get, const char *prefix, char name[STORE_NAME_BYTES]);
+/* In store_watch.c, for store.c: a look-up begins; what was begun has ended. */
+void store_get_began(struct store_get *get);
+void store_get_seen(struct store_get *get);
+void store_put_seen(const struct store_put *put);
 void store_get_end(struct store_get *get);
 void store_put_end(struct store_put *put);
 void store_drained(struct store *store);

@@ -4,7 +4,8 @@
 
 #include "hashd/observe.h"
 
-#define AT(field) offsetof(struct hashd_conf, field)
+#define AT(field)      offsetof(struct hashd_conf, field)
+#define AT_OTLP(field) AT(otlp.field)
 
 static const struct config_row rows[] = {
 	{"host", "HOST", CONFIG_STRING, AT(host), .def = "127.0.0.1", .section = "Front door",
@@ -65,6 +66,8 @@ static const struct config_row rows[] = {
 	{"write-timeout", "HASHD_WRITE_TIMEOUT", CONFIG_MS, AT(write_timeout_ms), .def = "60s",
 		.min = 10,
 		.help = "a client that takes no byte of its answer for so long is reset"},
+
+	OTLP_CONFIG_ROWS(AT_OTLP),
 	{0},
 };
 
@@ -75,7 +78,7 @@ static const char *check(const void *conf_)
 	/* One body must fit, or nothing would ever be read to its end. */
 	if (conf->body_budget_bytes < conf->max_body_bytes)
 		return "HASHD_BODY_BUDGET must not be below MAX_BODY";
-	return NULL;
+	return otlp_conf_check(&conf->otlp);
 }
 
 const struct daemon_spec hashd_spec = {
@@ -86,4 +89,5 @@ const struct daemon_spec hashd_spec = {
 	.conf_size = sizeof(struct hashd_conf),
 	.check = check,
 	.families = observe_families,
+	.part_families = otlp_families,
 };

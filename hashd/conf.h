@@ -3,6 +3,7 @@
 
 /* The settings of hashd; conf.c is their table. */
 #include "common/daemon.h"
+#include "common/otlp.h"
 
 #define HASHD_MAX_BACKENDS 64
 
@@ -33,6 +34,7 @@ struct hashd_conf {
 	bool path_hash;
 	bool url_hash;
 	double access_log_sample;
+	struct otlp_conf otlp;
 };
 
 extern const struct daemon_spec hashd_spec;

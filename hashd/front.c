@@ -11,7 +11,7 @@
 #include "common/http_server.h"
 #include "common/log.h"
 #include "common/loop.h"
-#include "common/trace.h"
+#include "common/trace_span.h"
 #include "hashd/body.h"
 #include "hashd/conf.h"
 #include "hashd/headers.h"
@@ -39,6 +39,8 @@ struct visit {
 	char body_hash[DIGEST_HEX + 1];
 	char path_hash[DIGEST_HEX + 1];
 	char url_hash[DIGEST_HEX + 1];
+	struct trace ids;
+	struct trace_span *span; /* or NULL */
 	char trace[TRACE_PARENT_LEN + 1];
 	char cache[CACHE_TEXT]; /* X-Cache of the answer */
 };
@@ -123,7 +125,6 @@ static void describe(struct msg_request_params *params, void *arg)
 	params->method = http_exchange_method(exchange);
 	params->target = http_exchange_target(exchange);
 	params->client = span_of(http_exchange_peer(exchange));
-	params->trace = span_of(visit->trace);
 	put(headers, "host", http_exchange_host(exchange));
 	put(headers, "x-original-host", http_exchange_host(exchange));
 	if (visit->path_hash[0])
@@ -316,6 +317,7 @@ static void on_body_end(void *arg)
 			.key = &key,
 			.body = visit->body,
 			.body_hash = visit->body_hash,
+			.trace = &visit->ids,
 			.idempotent = request_is_idempotent(http_exchange_method(visit->exchange),
 				http_exchange_path(visit->exchange)),
 		});
@@ -387,13 +389,9 @@ static struct visit *visit_new(struct front *front, struct http_exchange *exchan
 
 	visit->names_headers = connection.data && !span_equal_nocase(connection, "keep-alive") &&
 			       !span_equal_nocase(connection, "close");
-	struct trace trace, parent;
-
-	if (trace_parse(http_exchange_header(exchange, "traceparent"), &parent) == 0)
-		trace = trace_child(&parent);
-	else
-		trace_start(&trace, true);
-	trace_format(&trace, visit->trace);
+	visit->span = observe_enter(http_exchange_method(exchange), http_exchange_path(exchange),
+		http_exchange_header(exchange, "traceparent"), &visit->ids);
+	trace_format(&visit->ids, visit->trace);
 	hash_headers(visit, exchange);
 	return visit;
 }
@@ -469,6 +467,7 @@ static void on_finished(struct http_exchange *exchange, int status, uint64_t byt
 		seen.body_hash = visit->body_hash;
 		seen.backend = visit->backend;
 		seen.aborted = visit->aborted;
+		seen.span = &visit->span;
 	}
 	observe_finished(front->parts.observe, &seen);
 	if (visit)

@@ -7,7 +7,7 @@
 #include "common/buf.h"
 #include "common/log.h"
 #include "common/messages.h"
-#include "common/trace.h"
+#include "common/trace_span.h"
 #include "hashd/body.h"
 #include "hashd/conf.h"
 #include "hashd/headers.h"
@@ -46,6 +46,8 @@ struct errand {
 	struct slice lent; /* the answer's body, in gatewayd's memory */
 	size_t lent_sent;
 	char body_hash[DIGEST_HEX + 1];
+	struct trace ids;
+	struct trace_span *span; /* or NULL */
 	char trace[TRACE_PARENT_LEN + 1];
 	size_t params_bytes;
 	char params[];
@@ -61,6 +63,7 @@ static void finish(struct errand *errand)
 	body_unref(&errand->body);
 	buf_free(&errand->pending);
 	slice_release(&errand->lent);
+	trace_span_end(&errand->span);
 	TAILQ_REMOVE(&local->errands, errand, entry);
 	free(errand);
 	if (TAILQ_EMPTY(&local->errands) && local->on_drained && !local->stopped)
@@ -70,6 +73,7 @@ static void finish(struct errand *errand)
 /* No answer, or no more of it. */
 static void give_up(struct errand *errand, int code, const char *text)
 {
+	trace_span_fail(errand->span, rpc_code_name(code), text);
 	if (errand->answering)
 		rpc_request_abort(errand->call);
 	else
@@ -104,7 +108,6 @@ static void describe(struct msg_request_params *params, void *arg)
 	params->method = asked->method;
 	params->target = asked->target;
 	params->client = asked->client.len ? asked->client : SPAN_LITERAL("unix");
-	params->trace = span_of(errand->trace);
 	for (size_t i = 0; i < asked->headers.count; i++) {
 		struct msg_header header = asked->headers.items[i];
 
@@ -277,6 +280,7 @@ static void body_complete(struct errand *errand)
 						 .key = &key,
 						 .body = errand->body,
 						 .body_hash = errand->body_hash,
+						 .trace = &errand->ids,
 						 .idempotent = is_idempotent(params),
 					 });
 	body_unref(&errand->body);
@@ -347,7 +351,6 @@ static void begin(struct local *local, struct rpc_request *call, struct span par
 {
 	struct errand *errand = malloc(sizeof(*errand) + params.len);
 	enum body_flow flow = BODY_READ_ON;
-	struct trace ours, parent;
 
 	if (local->stopped) {
 		free(errand);
@@ -368,11 +371,10 @@ static void begin(struct local *local, struct rpc_request *call, struct span par
 	errand->params_bytes = params.len;
 	memcpy(errand->params, params.data, params.len);
 	buf_init(&errand->pending, PENDING_MAX_BYTES);
-	if (trace_parse(trace, &parent) == 0)
-		ours = trace_child(&parent);
-	else
-		trace_start(&ours, true);
-	trace_format(&ours, errand->trace);
+	errand->span = trace_span_enter(
+		trace, &errand->ids, only_hash ? SPAN_LITERAL("hash") : SPAN_LITERAL("request"));
+	trace_span_text(errand->span, "rpc.method", only_hash ? "hash" : "request");
+	trace_format(&errand->ids, errand->trace);
 	rpc_request_accept(call, &call_events, errand);
 	if (chunked) {
 		errand->owed_credit = RPC_ANSWER_CREDIT_BYTES;

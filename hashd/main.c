@@ -2,6 +2,7 @@
 #include <sysexits.h>
 
 #include "common/daemon.h"
+#include "common/otlp.h"
 #include "hashd/backend.h"
 #include "hashd/body.h"
 #include "hashd/conf.h"
@@ -19,6 +20,7 @@ struct parts {
 	struct requests *requests;
 	struct local *local;
 	struct front *front;
+	struct otlp *otlp;
 };
 
 static void on_up(void *arg)
@@ -35,11 +37,18 @@ static void on_dead(struct backend *backend, void *arg)
 	requests_backend_dead(p->requests, backend);
 }
 
-static void on_local_drained(void *arg)
+static void on_flushed(void *arg)
 {
 	struct parts *p = arg;
 
 	daemon_drained(p->daemon);
+}
+
+static void on_local_drained(void *arg)
+{
+	struct parts *p = arg;
+
+	otlp_flush(p->otlp, on_flushed, p);
 }
 
 static void on_front_drained(void *arg)
@@ -75,12 +84,13 @@ int main(int argc, char **argv)
 	struct loop *loop = daemon_loop(p.daemon);
 	struct metrics *metrics = daemon_metrics(p.daemon);
 
+	p.otlp = otlp_new(p.daemon, &p.conf.otlp);
 	p.observe = observe_new(metrics, &p.conf);
 	p.bodies = bodies_new((uint64_t)p.conf.body_budget_bytes);
 	p.backends = backends_new(loop, &p.conf, metrics, &backends_events, &p);
 	p.requests = p.backends ? requests_new(loop, &p.conf, metrics, p.backends) : NULL;
 	p.local = local_new(&p.conf, p.bodies, p.requests);
-	if (!p.observe || !p.bodies || !p.requests || !p.local)
+	if (!p.otlp || !p.observe || !p.bodies || !p.requests || !p.local)
 		die(EX_OSERR, "out of memory");
 	p.front = front_new(&(struct front_parts){
 		.daemon = p.daemon,
@@ -101,6 +111,7 @@ int main(int argc, char **argv)
 	backends_free(&p.backends);
 	bodies_free(&p.bodies);
 	observe_free(&p.observe);
+	otlp_free(&p.otlp);
 	daemon_stop(&p.daemon);
 	local_free(&p.local);
 	return code;

@@ -185,8 +185,66 @@ static bool is_sampled(struct observe *observe)
 	return (double)x < share * 4294967296.0;
 }
 
+/* Paths that a name may have: what clients make up is none of them. */
+static bool is_route(struct span path)
+{
+	static const char *const routes[] = {"/v1/embeddings", "/openai/v1/embeddings",
+		"/v1/models", "/openai/v1/models", "/v1/chat/completions", "/v1/responses"};
+
+	for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
+		if (span_equal_str(path, routes[i]))
+			return true;
+	return false;
+}
+
+struct trace_span *observe_enter(
+	struct span method, struct span path, struct span traceparent, struct trace *ids)
+{
+	struct trace_span *span = trace_span_enter(traceparent, ids, method);
+
+	if (!span || !is_route(path))
+		return span;
+	char name[TRACE_SPAN_NAME_MAX_BYTES + 1];
+
+	snprintf(name, sizeof(name), "%.*s %.*s", method.len < 16 ? (int)method.len : 16,
+		method.data, SPAN_ARG(path));
+	trace_span_name(span, span_of(name));
+	trace_span_str(span, "http.route", path);
+	return span;
+}
+
+/* (OpenTelemetry's conventions for HTTP servers) */
+static void end_span(struct trace_span **span, const struct observe_exchange *x)
+{
+	char status[8];
+	size_t path = 0;
+
+	while (path < x->target.len && x->target.data[path] != '?')
+		path++;
+	trace_span_began_before(*span, x->duration_us);
+	trace_span_str(*span, "http.request.method", x->method);
+	trace_span_str(*span, "url.path", (struct span){x->target.data, path});
+	trace_span_str(*span, "client.address", x->client);
+	trace_span_str(*span, "user_agent.original", x->user_agent);
+	trace_span_int(*span, "http.response.status_code", x->status);
+	trace_span_int(*span, "http.request.body.size", (int64_t)x->bytes_in);
+	trace_span_int(*span, "http.response.body.size", (int64_t)x->bytes_out);
+	if (x->cache.len)
+		trace_span_str(*span, "gateway.cache.result", x->cache);
+	if (x->body_hash && *x->body_hash)
+		trace_span_text(*span, "gateway.body_hash", x->body_hash);
+	snprintf(status, sizeof(status), "%d", x->status);
+	if (x->aborted)
+		trace_span_fail(*span, "aborted", "the client left");
+	else if (x->status >= 500)
+		trace_span_fail(*span, status, NULL);
+	trace_span_end(span);
+}
+
 void observe_finished(struct observe *observe, const struct observe_exchange *x)
 {
+	if (x->span && *x->span)
+		end_span(x->span, x);
 	metric_add(status_counter(observe, x->status), 1);
 	metric_observe(observe->duration, (double)x->duration_us / 1e6);
 	if (x->bytes_in)

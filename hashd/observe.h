@@ -7,6 +7,7 @@
 
 #include "common/metrics.h"
 #include "common/span.h"
+#include "common/trace_span.h"
 
 extern const struct metric_family observe_families[];
 #define observe_family(index) (&observe_families[index])
@@ -40,10 +41,15 @@ struct observe_exchange {
 	struct span method, target, client, user_agent, forwarded_for, cache;
 	const char *trace, *body_hash, *backend; /* NULL or "": none */
 	int status;
-	bool quiet;   /* counted only */
-	bool aborted; /* the client left before the end of its answer */
+	struct trace_span **span; /* ended; NULL, or of NULL: none */
+	bool quiet;               /* counted only */
+	bool aborted;             /* the client left before the end of its answer */
 	uint64_t bytes_in, bytes_out, duration_us;
 };
+
+/* A request has come in: its ids, and its span unless that is not recorded. */
+struct trace_span *observe_enter(
+	struct span method, struct span path, struct span traceparent, struct trace *ids);
 
 /* NULL when out of memory. */
 struct observe *observe_new(struct metrics *metrics, const struct hashd_conf *conf);

@@ -8,6 +8,7 @@
 #include "common/loop.h"
 #include "common/metrics.h"
 #include "common/rpc.h"
+#include "common/trace_span.h"
 #include "hashd/backend.h"
 #include "hashd/body.h"
 #include "hashd/conf.h"
@@ -41,6 +42,8 @@ struct request {
 	struct backend *backend;
 	struct rpc_call *call;
 	unsigned attempts;
+	const struct trace *trace;
+	struct trace_span *span; /* of the attempt under way */
 	bool idempotent;
 	uint64_t owed_credit; /* not given back, because the asker takes no more */
 	bool holding;
@@ -95,6 +98,7 @@ static void finish(struct request *request)
 	BUG_ON(request->magic != REQUEST_MAGIC || request->state == REQUEST_OVER);
 	set_state(request, REQUEST_OVER);
 	rpc_call_cancel(&request->call);
+	trace_span_end(&request->span);
 	body_unref(&request->body);
 	TAILQ_REMOVE(&owner->live, request, entry);
 	owner->n_live--;
@@ -115,6 +119,7 @@ static void fail(struct request *request, enum request_failure why, const char *
 	const char *backend = request_backend(request);
 
 	metric_add(request->owner->failures[why], 1);
+	trace_span_fail(request->span, failure_names[why], detail);
 	finish(request);
 	events->on_failed(why, detail, backend, arg);
 }
@@ -132,6 +137,8 @@ static void ask_again(struct request *request, const char *detail)
 	metric_add(metric(owner->metrics, observe_family(OBSERVE_FAILOVERS),
 			   backend_name(request->backend)),
 		1);
+	trace_span_fail(request->span, "lost", detail);
+	trace_span_end(&request->span);
 	ask(request);
 }
 
@@ -269,6 +276,21 @@ static void wait(struct request *request)
 		timer_arm(owner->wait_timer, wait_ms);
 }
 
+/* The attempt's traceparent. */
+static struct span begin_span(struct request *request, char text[TRACE_PARENT_LEN + 1])
+{
+	struct trace ours;
+
+	request->span = trace_span_begin(
+		request->trace, &ours, TRACE_SPAN_CLIENT, SPAN_LITERAL("request"));
+	trace_span_text(request->span, "rpc.method", "request");
+	trace_span_text(request->span, "network.transport", "unix");
+	trace_span_text(request->span, "server.address", backend_name(request->backend));
+	trace_span_int(request->span, "gateway.attempt", request->attempts);
+	trace_format(&ours, text);
+	return (struct span){text, TRACE_PARENT_LEN};
+}
+
 /* To the best instance that is up; waits when none is. */
 static void ask(struct request *request)
 {
@@ -291,6 +313,9 @@ static void ask(struct request *request)
 	params->body_bytes = params->body.len;
 	if (params->chunked)
 		params->body.len = 0;
+	char trace[TRACE_PARENT_LEN + 1];
+
+	params->trace = begin_span(request, trace);
 	set_state(request, REQUEST_ASKED);
 	request->call = msg_request_call(backend_client(backend), params, 0, &call_events, request);
 	if (!request->call) {
@@ -332,6 +357,7 @@ struct request *request_start(struct requests *requests, const struct request_op
 		.key = *options->key,
 		.body = options->body,
 		.body_hash = options->body_hash,
+		.trace = options->trace,
 		.idempotent = options->idempotent,
 		.deadline_us = loop_now_us(requests->loop) + timeout_ms * 1000,
 	};
