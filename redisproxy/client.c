@@ -51,6 +51,7 @@ struct client *client_new(struct proxy *proxy, int fd)
 	c->proxy = proxy;
 	c->fd = fd;
 	c->pool = pool_ref(proxy->default_pool);
+	c->places_end = &c->places;
 	c->slot = proxy->next_slot++;
 	buf_init(&c->in, UNREAD_MAX);
 	buf_init(&c->name, UNREAD_MAX);
@@ -103,6 +104,28 @@ static void bury(struct client *c)
 	proxy_schedule(c->proxy);
 }
 
+void client_drop_own(struct client *c)
+{
+	struct upstream *own = c->own;
+
+	if (!own)
+		return;
+	c->own = NULL;
+	own->owner = NULL;
+	c->multi = c->watch = c->multi_sent = false;
+	upstream_close(own, NULL);
+}
+
+static void resume_upstreams(struct client *c)
+{
+	while (c->pauses) {
+		struct upstream *up = c->pauses;
+
+		c->pauses = up->next_paused;
+		upstream_resume(up);
+	}
+}
+
 void client_close(struct client *c)
 {
 	if (c->dead)
@@ -118,19 +141,8 @@ void client_close(struct client *c)
 		c->next->prev = c->prev;
 	buf_free(&c->in);
 	out_free(&c->out);
-	if (c->own) {
-		struct upstream *own = c->own;
-
-		c->own = NULL;
-		own->owner = NULL;
-		upstream_close(own, NULL);
-	}
-	if (c->pauses) {
-		struct upstream *up = c->pauses;
-
-		c->pauses = NULL;
-		upstream_resume(up);
-	}
+	client_drop_own(c);
+	resume_upstreams(c);
 	c->proxy->n_clients--;
 	/* Replies that are under way on a shared connection still point here. */
 	if (!c->in_flight && !c->is_dirty)
@@ -180,26 +192,34 @@ void client_say_error(struct client *c, const char *text)
 		client_say(c, "\r\n", 2);
 }
 
-void client_give(struct client *c, struct upstream *up, const char *data, size_t len)
+void client_check_output(struct client *c, struct upstream *up)
 {
 	size_t limit = (size_t)c->proxy->conf->client_output_bytes;
 
-	if (c->dead || client_say(c, data, len) < 0)
-		return;
 	if (!up->is_shared && limit > OWN_OUTPUT)
 		limit = OWN_OUTPUT;
-	if (out_pending(&c->out) > limit && !up->slow && !c->pauses) {
+	if (out_pending(&c->out) + c->held_bytes > limit && !up->slow) {
 		up->slow = c;
 		up->slow_since_us = c->proxy->now_us;
+		up->next_paused = c->pauses;
 		c->pauses = up;
 		event_del(up->read_event);
 	}
 }
 
+void client_give(struct client *c, struct upstream *up, const char *data, size_t len)
+{
+	if (!c->dead && client_say(c, data, len) == 0)
+		client_check_output(c, up);
+}
+
 void client_upstream_gone(struct client *c, struct upstream *up)
 {
-	if (c->pauses == up)
-		c->pauses = NULL;
+	for (struct upstream **at = &c->pauses; *at; at = &(*at)->next_paused)
+		if (*at == up) {
+			*at = up->next_paused;
+			break;
+		}
 	up->slow = NULL;
 }
 
@@ -223,12 +243,8 @@ void client_flush(struct client *c)
 	}
 	size_t pending = out_pending(&c->out);
 
-	if (c->pauses && pending < (limit > OWN_OUTPUT ? OWN_OUTPUT : limit) / 2) {
-		struct upstream *up = c->pauses;
-
-		c->pauses = NULL;
-		upstream_resume(up);
-	}
+	if (c->pauses && pending + c->held_bytes < (limit > OWN_OUTPUT ? OWN_OUTPUT : limit) / 2)
+		resume_upstreams(c);
 	if (c->closing && !pending) {
 		client_close(c);
 		return;
@@ -386,7 +402,7 @@ void client_own_upstream_lost(struct client *c, bool never_ready)
 	c->own = NULL;
 	if (never_ready)
 		return;
-	c->multi = c->watch = c->streaming = false;
+	c->multi = c->watch = c->streaming = c->multi_sent = false;
 	/* What was kept there is lost: the client must begin anew, as with Redis itself. */
 	client_finish(c);
 }

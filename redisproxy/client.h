@@ -54,7 +54,8 @@ struct client {
 	struct pool *reader_pool; /* the same on the reader, when it was needed; a reference */
 	struct upstream *current; /* where its commands under way are */
 	struct upstream *own;     /* its own connection, perhaps not ready yet */
-	struct upstream *pauses;  /* not read because this client does not take its replies */
+	struct upstream
+		*pauses; /* not read because this client does not take its replies; a list */
 	unsigned slot;
 	uint32_t in_flight;
 
@@ -67,6 +68,17 @@ struct client {
 	char *error; /* what the command that waited is answered with; owned */
 
 	bool multi, watch; /* the own connection has such a state */
+
+	/* In a cluster (place.h). */
+	struct place *places, **places_end; /* what is under way, in its order */
+	size_t held_bytes;                  /* of replies that wait for those before them */
+	unsigned astray, replica_reads;     /* of the places */
+	uint64_t epoch;                     /* of the map, when the first of them was sent */
+	uint64_t astray_pass;
+	uint16_t own_slot; /* what brought the own connection where it is */
+	bool multi_sent;   /* the own connection's server knows of MULTI */
+	bool own_begins;   /* the command that decides where the own connection is, is under way */
+
 	bool streaming;    /* within a large command */
 	bool scans_reader; /* where its last iteration began */
 	bool wrote_in_flight;
@@ -111,6 +123,10 @@ void client_failed(struct client *c, const struct entry *entry, const char *reas
 void client_own_upstream_lost(struct client *c, bool never_ready);
 void client_upstream_gone(struct client *c, struct upstream *up);
 void client_too_slow(struct client *c);
+/* Stop reading this connection if the client has too much output. */
+void client_check_output(struct client *c, struct upstream *up);
+/* Close its own connection, if there is one. */
+void client_drop_own(struct client *c);
 /* What it waited for is there, or (error) will not come. */
 void client_wake(struct client *c, const char *error);
 

@@ -149,7 +149,7 @@ static size_t consume(struct client *c, const char *data, size_t len)
 
 	while (used < len && !c->dead && !c->closing && c->wait == CLIENT_GOES_ON) {
 		if (c->in_flight >= (uint32_t)c->proxy->conf->max_in_flight ||
-			out_pending(&c->out) > CLIENT_OUTPUT_HIGH) {
+			out_pending(&c->out) + c->held_bytes > CLIENT_OUTPUT_HIGH) {
 			c->throttled = true;
 			client_mark(c);
 			break;

@@ -61,6 +61,9 @@ static const char others[] =
 	"failover info lastsave latency memory module object pubsub replicaof role "
 	"save slaveof slowlog time touch xinfo";
 
+static const char *const fans[] = {"mget", "mset", "del", "unlink", "exists", "touch", "dbsize",
+	"keys", "flushall", "flushdb", "scan", "script", "function"};
+
 struct commands {
 	struct metrics *metrics;
 	struct command *slots[SLOTS];
@@ -128,16 +131,20 @@ static struct command *add(struct commands *commands, struct span name)
 
 	memcpy(command->name, lower, name.len);
 	command->len = (uint8_t)name.len;
+	command->keys = keys_builtin((struct span){lower, name.len});
 	return command;
 }
 
-void commands_learn(struct commands *commands, struct span name, bool read, bool write)
+void commands_learn(struct commands *commands, struct span name, bool read, bool write,
+	const struct keys_rule *keys)
 {
 	static const char *const kept[] = {"eval_ro", "evalsha_ro", "touch"};
 	struct command *command = add(commands, name);
 
 	if (!command)
 		return;
+	if (keys->find != KEYS_UNKNOWN)
+		command->keys = *keys;
 	for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
 		if (strcmp(command->name, kept[i]) == 0)
 			return;
@@ -201,11 +208,14 @@ struct commands *commands_new(struct metrics *metrics)
 	commands->metrics = metrics;
 	memcpy(commands->other.name, "other", 6);
 	commands->other.len = 5;
+	commands->other.keys = (struct keys_rule){.find = KEYS_AT, .at = 1};
 	/* It may well write. */
 	commands->other.write = true;
 	add_words(commands, reads, -1, true, false);
 	add_words(commands, writes, -1, false, true);
 	add_words(commands, others, -1, false, false);
+	for (size_t i = 0; i < sizeof fans / sizeof *fans; i++)
+		add(commands, span_of(fans[i]))->fans = true;
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
 		add_words(commands, kinds[i].names, (int)kinds[i].kind, false, false);
 	mark_replicating(commands, replicating);

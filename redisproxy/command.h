@@ -12,6 +12,7 @@
 
 #include "common/metrics.h"
 #include "common/span.h"
+#include "redisproxy/keys.h"
 
 #define COMMAND_MAX_NAME 32
 #define COMMAND_MAX      1024 /* names; the server's further ones are "other" */
@@ -46,8 +47,10 @@ struct command {
 	bool read;       /* a replica may serve it */
 	bool write;      /* changes data, as far as is known */
 	bool replicates; /* a read, or no write, that CLIENT PAUSE WRITE holds up all the same */
+	bool fans;       /* may become several in a cluster (fan.h) */
 	enum command_kind kind;
-	uint64_t calls; /* since the metrics were last collected */
+	struct keys_rule keys; /* in a cluster */
+	uint64_t calls;        /* since the metrics were last collected */
 	struct metric *counter;
 };
 
@@ -57,7 +60,9 @@ struct commands *commands_new(struct metrics *metrics);
 void commands_free(struct commands **commands);
 /* Any case. Never NULL: what is not known is the command "other". */
 struct command *commands_find(struct commands *commands, struct span name);
-/* From the server: a name with its flags. Kinds are the proxy's own business and stay. */
-void commands_learn(struct commands *commands, struct span name, bool read, bool write);
+/* From the server: a name with its flags and where its key is (KEYS_UNKNOWN: as before). Kinds are
+ * the proxy's own business and stay. */
+void commands_learn(struct commands *commands, struct span name, bool read, bool write,
+	const struct keys_rule *keys);
 
 #endif

@@ -13,7 +13,11 @@ static const struct config_row rows[] = {
 		.def = "127.0.0.1:16379", .section = "Addresses",
 		.help = "where clients connect: host:port or the path of a Unix socket"},
 	{"remote-address", "REMOTE_ADDRESS", CONFIG_ADDRESS, AT(remote_address),
-		.def = "127.0.0.1:6379", .help = "the Redis server (the writer)"},
+		.def = "127.0.0.1:6379",
+		.help = "the Redis server (the writer); with --mode cluster any node of it"},
+	{"mode", "REDISPROXY_MODE", CONFIG_CHOICE, AT(mode), .def = "single",
+		.choices = "single|sentinel|cluster",
+		.help = "single: the servers named here; cluster: a Redis Cluster"},
 	{"monitor-address", "MONITOR_ADDRESS", CONFIG_ADDRESS, AT(monitor_address),
 		.def = "127.0.0.1:8084",
 		.help = "HTTP listener with /healthz, /readyz, /metrics, /slowlog and /hotkeys; empty: "
@@ -72,6 +76,11 @@ static const struct config_row rows[] = {
 		.min = 10, .max = 600000, .help = "time between two health checks of a server"},
 	{"ping-timeout", "REDISPROXY_PING_TIMEOUT", CONFIG_MS, AT(ping_timeout_ms), .def = "2s",
 		.min = 10, .max = 600000, .help = "a server silent for so long counts as down"},
+
+	{"topology-refresh", "REDISPROXY_TOPOLOGY_REFRESH", CONFIG_MS, AT(topology_refresh_ms),
+		.def = "10s", .min = 100, .max = 3600000,
+		.help = "time between two looks at who serves which slots; a redirection or a server "
+			"that goes down leads to a look at once"},
 
 	{"slowlog-threshold", "REDISPROXY_SLOWLOG_THRESHOLD", CONFIG_MS, AT(slowlog_threshold_ms),
 		.def = "10ms", .min = 0, .max = 600000, .section = "Looking into it",

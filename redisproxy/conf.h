@@ -6,9 +6,12 @@
 
 #define CONF_MAX_SHARED 8
 
+enum conf_mode { CONF_SINGLE, CONF_SENTINEL, CONF_CLUSTER };
+
 struct redisproxy_conf {
 	struct daemon_conf common;
 
+	int mode; /* enum conf_mode */
 	char *local_address;
 	char *remote_address;
 	char *monitor_address;
@@ -33,6 +36,7 @@ struct redisproxy_conf {
 	int64_t wait_ms;
 	int64_t response_timeout_ms;
 	int64_t ping_interval_ms, ping_timeout_ms;
+	int64_t topology_refresh_ms;
 
 	int64_t slowlog_threshold_ms, slowlog_entries, hot_keys;
 	bool show_keys;

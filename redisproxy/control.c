@@ -10,16 +10,17 @@
 #include <event2/event.h>
 
 #include "common/log.h"
+#include "redisproxy/cluster.h"
 #include "redisproxy/pool.h"
 #include "redisproxy/proxy.h"
 #include "redisproxy/resp.h"
 #include "redisproxy/server.h"
 
-#define MAX_ASKED 4
+#define MAX_ASKED 8
 #define MAX_REPLY (8 << 20)
 #define FLAGS_AT  2 /* COMMAND's entries: name, arity, flags ... */
 
-enum question { ASK_AUTH, ASK_COMMAND, ASK_PING };
+enum question { ASK_AUTH, ASK_COMMAND, ASK_PING, ASK_SLOTS };
 
 struct control {
 	struct proxy *proxy;
@@ -96,9 +97,11 @@ static void learn(struct control *control, const redisReply *table)
 			read |= strcmp(flag, "readonly") == 0;
 			write |= strcmp(flag, "write") == 0;
 		}
+		struct keys_rule keys = keys_learn(row);
+
 		commands_learn(control->proxy->commands,
 			(struct span){row->element[0]->str, (size_t)row->element[0]->len}, read,
-			write);
+			write, &keys);
 	}
 	control->learned = true;
 	log_info("%s: %zu commands", server_address(control->server), table->elements);
@@ -119,6 +122,8 @@ static void answered(struct control *control, const redisReply *reply)
 	control->n_asked--;
 	memmove(control->asked, control->asked + 1, control->n_asked * sizeof *control->asked);
 	control->asked_us = loop_now_us(control->proxy->loop);
+	if (question == ASK_SLOTS && control->proxy->cluster)
+		cluster_answered(control->proxy->cluster, control->server, reply);
 	if (question == ASK_COMMAND)
 		learn(control, reply);
 	if (question == ASK_PING)
@@ -246,6 +251,14 @@ void control_free(struct control **control)
 	timer_free(&(*control)->timer);
 	free(*control);
 	*control = NULL;
+}
+
+bool control_ask_slots(struct control *control)
+{
+	if (!control->connection || control->n_asked >= MAX_ASKED - 1)
+		return false;
+	ask(control, ASK_SLOTS, (struct span[]){SPAN_LITERAL("CLUSTER"), SPAN_LITERAL("SLOTS")}, 2);
+	return true;
 }
 
 bool control_up(const struct control *control)

@@ -15,6 +15,8 @@ struct control *control_new(struct proxy *proxy, struct server *server, bool lea
 void control_free(struct control **control);
 /* True until the first check failed, then while checks succeed. */
 bool control_up(const struct control *control);
+/* Ask for CLUSTER SLOTS, for cluster_answered(). False: not connected. */
+bool control_ask_slots(struct control *control);
 /* Drop the connection and check again now. */
 void control_reconnect(struct control *control);
 

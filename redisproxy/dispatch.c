@@ -9,6 +9,7 @@
 #include "redisproxy/dispatch_private.h"
 #include "redisproxy/pool.h"
 #include "redisproxy/proxy.h"
+#include "redisproxy/route.h"
 #include "redisproxy/server.h"
 #include "redisproxy/upstream.h"
 
@@ -111,6 +112,8 @@ static struct pool *choose_pool(struct client *c, const struct request *r)
 
 enum dispatch_result dispatch_send_shared(struct client *c, struct request *r)
 {
+	if (c->proxy->cluster)
+		return route_shared(c, r);
 	struct pool *pool = choose_pool(c, r);
 	struct upstream *up;
 
@@ -172,8 +175,7 @@ static bool is_named_as(const struct upstream *up, const struct client *c)
 		(struct span){(const char *)c->name.data, c->name.len});
 }
 
-/* Tell the server the name that the client gave itself. */
-static int name_upstream(struct client *c)
+int dispatch_name_upstream(struct client *c)
 {
 	struct upstream *up = c->own;
 	struct span name = {c->name.len ? (const char *)c->name.data : "", c->name.len};
@@ -198,28 +200,33 @@ static int name_upstream(struct client *c)
 	return 0;
 }
 
-/* TOOK: c->own is there and ready. */
-static enum dispatch_result get_own(struct client *c)
+enum dispatch_result dispatch_get_own(struct client *c, const struct request *r)
 {
+	struct pool *pool = NULL;
+
 	if (c->own && c->own->state == UPSTREAM_READY &&
 		(c->in_flight || c->multi || c->watch || c->streaming))
 		return DISPATCH_TOOK;
 	if (c->in_flight)
 		return dispatch_wait_for_replies(c);
 	if (!c->own)
-		c->own = pool_take_own(c->pool, c);
+		pool = c->proxy->cluster ? route_pool(c, r) : c->pool;
+	if (!c->own && pool)
+		c->own = pool_take_own(pool, c);
 	if (!c->own || c->own->state != UPSTREAM_READY) {
 		client_wait_upstream(c, NULL);
 		return DISPATCH_WAITS;
 	}
-	if (name_upstream(c) < 0)
+	if (dispatch_name_upstream(c) < 0)
 		client_close(c);
 	return DISPATCH_TOOK;
 }
 
 static enum dispatch_result send_own(struct client *c, struct request *r)
 {
-	if (get_own(c) == DISPATCH_WAITS)
+	if (c->proxy->cluster)
+		return route_own(c, r, meaning_of(r));
+	if (dispatch_get_own(c, r) == DISPATCH_WAITS)
 		return DISPATCH_WAITS;
 	return c->dead ? DISPATCH_TOOK : dispatch_send_to(c, r, c->own, meaning_of(r));
 }
@@ -228,7 +235,7 @@ static enum dispatch_result go_raw(struct client *c, struct request *r)
 {
 	if (c->in_flight)
 		return dispatch_wait_for_replies(c);
-	if (get_own(c) == DISPATCH_WAITS)
+	if (dispatch_get_own(c, r) == DISPATCH_WAITS)
 		return DISPATCH_WAITS;
 	if (c->dead)
 		return DISPATCH_TOOK;
@@ -324,7 +331,7 @@ static enum dispatch_result client_command(struct client *c, struct request *r)
 
 /* ---- all ---- */
 
-static enum dispatch_result quit(struct client *c, struct request *r)
+enum dispatch_result dispatch_quit(struct client *c, struct request *r)
 {
 	if (c->in_flight)
 		return dispatch_wait_for_replies(c);
@@ -343,7 +350,7 @@ static bool changes_connection(enum command_kind kind)
 static enum dispatch_result dispatch_own(struct client *c, struct request *r)
 {
 	if (c->own->state != UPSTREAM_READY)
-		return get_own(c);
+		return dispatch_get_own(c, r);
 	if (!changes_connection(r->command->kind))
 		return dispatch_send_to(c, r, c->own, meaning_of(r));
 	return go_raw(c, r);
@@ -355,7 +362,7 @@ static bool is_kill(const struct request *r)
 	return r->argc > 1 && span_equal_nocase(r->argv[1], "kill");
 }
 
-static enum dispatch_result dispatch_kind(struct client *c, struct request *r)
+enum dispatch_result dispatch_kind(struct client *c, struct request *r)
 {
 	switch (r->command->kind) {
 	case COMMAND_XREAD:
@@ -394,7 +401,7 @@ static enum dispatch_result dispatch_kind(struct client *c, struct request *r)
 	case COMMAND_RESET:
 		return login_reset(c, r);
 	case COMMAND_QUIT:
-		return quit(c, r);
+		return dispatch_quit(c, r);
 	default:
 		return dispatch_send_shared(c, r);
 	}
@@ -440,7 +447,10 @@ enum dispatch_result dispatch_command(struct client *c, const char *frame, size_
 	note_pause(c, &r);
 	enum dispatch_result result;
 
-	if (c->own && (c->own->state != UPSTREAM_READY || c->in_flight || c->multi || c->watch))
+	if (c->proxy->cluster)
+		result = route_command(c, &r);
+	else if (c->own &&
+		 (c->own->state != UPSTREAM_READY || c->in_flight || c->multi || c->watch))
 		result = dispatch_own(c, &r);
 	else
 		result = dispatch_kind(c, &r);
@@ -466,5 +476,5 @@ enum dispatch_result dispatch_large(
 		client_finish(c);
 		return DISPATCH_TOOK;
 	}
-	return send_own(c, &r);
+	return c->proxy->cluster ? route_large(c, &r) : send_own(c, &r);
 }

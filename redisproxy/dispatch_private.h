@@ -32,6 +32,13 @@ enum dispatch_result dispatch_say(struct client *c, struct request *r, const cha
 enum dispatch_result dispatch_send_to(
 	struct client *c, struct request *r, struct upstream *up, enum entry_meaning meaning);
 enum dispatch_result dispatch_send_shared(struct client *c, struct request *r);
+/* By the kind of the command alone. */
+enum dispatch_result dispatch_kind(struct client *c, struct request *r);
+enum dispatch_result dispatch_quit(struct client *c, struct request *r);
+/* TOOK: c->own is there and ready (or the client was closed). */
+enum dispatch_result dispatch_get_own(struct client *c, const struct request *r);
+/* Tell the server of c->own the name that the client gave itself. 0 or -1. */
+int dispatch_name_upstream(struct client *c);
 
 /* login.c. */
 enum dispatch_result login_select_db(struct client *c, struct request *r);

@@ -7,6 +7,8 @@
 #include "common/digest.h"
 #include "common/log.h"
 #include "redisproxy/client.h"
+#include "redisproxy/cluster.h"
+#include "redisproxy/place.h"
 #include "redisproxy/proxy.h"
 #include "redisproxy/resp.h"
 #include "redisproxy/server.h"
@@ -22,8 +24,8 @@
 static bool same_key(const struct pool_key *a, const struct pool_key *b)
 {
 	return a->server == b->server && a->db == b->db && a->resp == b->resp &&
-	       a->logins == b->logins && span_equal(a->user, b->user) &&
-	       span_equal(a->password, b->password);
+	       a->logins == b->logins && a->replica == b->replica && a->of_node == b->of_node &&
+	       span_equal(a->user, b->user) && span_equal(a->password, b->password);
 }
 
 static struct span copy_span(struct span s)
@@ -61,6 +63,10 @@ static void make_login(struct pool *pool)
 		resp_append_command(&pool->login, argv, n);
 		pool->login_count++;
 	}
+	if (pool->key.replica) {
+		resp_append_command(&pool->login, (struct span[]){SPAN_LITERAL("READONLY")}, 1);
+		pool->login_count++;
+	}
 	if (pool->key.db) {
 		snprintf(db, sizeof db, "%u", pool->key.db);
 		resp_append_command(
@@ -74,6 +80,10 @@ static void destroy(struct pool *pool)
 	free((char *)pool->key.user.data);
 	free((char *)pool->key.password.data);
 	buf_free(&pool->login);
+	for (unsigned i = 0; i < pool->n_nodes; i++)
+		if (pool->nodes[i])
+			pool_unref(&pool->nodes[i]);
+	free(pool->nodes);
 	free(pool);
 }
 
@@ -82,7 +92,7 @@ struct pool *pool_get(struct proxy *proxy, const struct pool_key *key)
 	for (struct pool *pool = proxy->pools; pool; pool = pool->next)
 		if (same_key(&pool->key, key))
 			return pool_ref(pool);
-	if (proxy->n_pools >= (unsigned)proxy->conf->max_pools)
+	if (!key->of_node && proxy->n_pools >= (unsigned)proxy->conf->max_pools)
 		return NULL;
 	struct pool *pool = calloc(1, sizeof *pool);
 
@@ -101,8 +111,32 @@ struct pool *pool_get(struct proxy *proxy, const struct pool_key *key)
 	}
 	pool->next = proxy->pools;
 	proxy->pools = pool;
-	proxy->n_pools++;
+	proxy->n_pools += !key->of_node;
 	return pool_ref(pool);
+}
+
+struct pool *pool_of_node(struct pool *home, struct server *node, bool replica)
+{
+	unsigned at = server_id(node) * 2 + replica;
+
+	if (at < home->n_nodes && home->nodes[at])
+		return home->nodes[at];
+	if (at >= home->n_nodes) {
+		unsigned n = (at + 8) & ~7u;
+		struct pool **nodes = realloc(home->nodes, n * sizeof *nodes);
+
+		if (!nodes)
+			return NULL;
+		memset(nodes + home->n_nodes, 0, (n - home->n_nodes) * sizeof *nodes);
+		home->nodes = nodes;
+		home->n_nodes = n;
+	}
+	struct pool_key key = home->key;
+
+	key.server = node;
+	key.replica = replica;
+	key.of_node = true;
+	return home->nodes[at] = pool_get(home->proxy, &key);
 }
 
 struct pool *pool_ref(struct pool *pool)
@@ -136,6 +170,9 @@ struct upstream *pool_shared(struct pool *pool, unsigned slot)
 		made = upstream_new(pool, true, NULL);
 	if (made)
 		return *at = made;
+	/* Two connections to one node could put a client's commands into another order. */
+	if (pool->key.of_node)
+		return NULL;
 	for (unsigned i = 0; i < n; i++)
 		if (pool->shared[i] && !pool->shared[i]->retiring)
 			return pool->shared[i];
@@ -262,6 +299,7 @@ void pool_upstream_ready(struct pool *pool, struct upstream *up)
 		client_wake(up->owner, NULL);
 	else
 		push_idle(pool, up);
+	places_schedule(pool->proxy);
 }
 
 void pool_upstream_has_room(struct pool *pool, struct upstream *up)
@@ -271,6 +309,7 @@ void pool_upstream_has_room(struct pool *pool, struct upstream *up)
 		if (c->waits_for_room == up)
 			client_wake(c, NULL);
 	}
+	places_schedule(pool->proxy);
 }
 
 void pool_login_refused(struct pool *pool, struct upstream *up)
@@ -284,14 +323,17 @@ void pool_login_refused(struct pool *pool, struct upstream *up)
 		if (up->is_shared ? c->waits_for_pool == pool : c == up->owner)
 			client_wake(c, text);
 	}
+	places_refused(pool->proxy, pool, text);
 	upstream_close(up, text);
 }
 
 void pool_upstream_closed(struct pool *pool, struct upstream *up, const char *never_ready_because)
 {
 	for (unsigned i = 0; i < CONF_MAX_SHARED; i++)
-		if (pool->shared[i] == up)
+		if (pool->shared[i] == up) {
 			pool->shared[i] = NULL;
+			pool->proxy->epoch++;
+		}
 	if (!up->is_shared && !up->owner)
 		remove_idle(pool, up);
 	for (struct client *c = pool->proxy->waiting, *next; c; c = next) {
@@ -328,8 +370,10 @@ static void retire(struct upstream *up)
 	up->retiring = true;
 	/* Its place is free at once; clients with something under way stay until it is done. */
 	for (unsigned i = 0; i < CONF_MAX_SHARED; i++)
-		if (pool->shared[i] == up)
+		if (pool->shared[i] == up) {
 			pool->shared[i] = NULL;
+			pool->proxy->epoch++;
+		}
 	if (!up->count && !up->owner)
 		upstream_close(up, NULL);
 }
@@ -346,10 +390,15 @@ void pool_demoted(struct pool *pool)
 		server_address(pool->server));
 	metric_add(metric(proxy->stats.metrics, &stats_families[STATS_DEMOTED]), 1);
 	server_refresh(pool->server);
+	pools_replace(proxy, proxy->writer);
+}
+
+void pools_replace(struct proxy *proxy, struct server *server)
+{
 	for (struct upstream *up = proxy->upstreams, *next; up; up = next) {
 		next = up->next;
-		/* The present one is in use by our caller: it goes with the next sweep. */
-		if (up->pool->server == proxy->writer && !up->retiring) {
+		/* The present one may be in use by our caller: it goes with the next sweep. */
+		if (up->pool->server == server && !up->retiring) {
 			if (up->count || up->owner)
 				up->retiring = true;
 			else
@@ -358,17 +407,32 @@ void pool_demoted(struct pool *pool)
 	}
 }
 
+void pools_close_shared(struct proxy *proxy, struct server *server, const char *reason)
+{
+	for (struct upstream *up = proxy->upstreams, *next; up; up = next) {
+		next = up->next;
+		if (up->pool->server == server && up->is_shared)
+			upstream_close(up, reason);
+	}
+}
+
+void pools_wake_all(struct proxy *proxy)
+{
+	for (struct client *c = proxy->waiting, *next; c; c = next) {
+		next = c->next_waiting;
+		client_wake(c, NULL);
+	}
+}
+
 void pools_health_changed(struct proxy *proxy, struct server *server, bool is_up)
 {
+	if (proxy->cluster)
+		cluster_health_changed(proxy->cluster, server, is_up);
 	if (is_up || server != proxy->reader)
 		return;
 	metric_add(metric(proxy->stats.metrics, &stats_families[STATS_READS]), 1);
 	/* Reads that hang would wait for long; the writer can answer their repetition. */
-	for (struct upstream *up = proxy->upstreams, *next; up; up = next) {
-		next = up->next;
-		if (up->pool->server == server && up->is_shared)
-			upstream_close(up, "the reader is down");
-	}
+	pools_close_shared(proxy, server, "the reader is down");
 }
 
 /* ---- once a second ---- */
@@ -443,7 +507,7 @@ void pools_sweep(struct proxy *proxy)
 		}
 		close_all(pool);
 		*at = pool->next;
-		proxy->n_pools--;
+		proxy->n_pools -= !pool->key.of_node;
 		/* Its connections are destroyed at the end of the turn and do not look at it. */
 		destroy(pool);
 	}
@@ -472,12 +536,41 @@ void pools_expire_waiting(struct proxy *proxy)
 	}
 }
 
+void pools_forget_server(struct proxy *proxy, struct server *server)
+{
+	unsigned id = server_id(server);
+
+	for (struct pool *pool = proxy->pools; pool; pool = pool->next)
+		for (unsigned i = id * 2; i < id * 2 + 2; i++)
+			if (i < pool->n_nodes && pool->nodes[i])
+				pool_unref(&pool->nodes[i]);
+	for (struct pool **at = &proxy->pools; *at;) {
+		struct pool *pool = *at;
+
+		if (pool->server != server) {
+			at = &pool->next;
+			continue;
+		}
+		BUG_ON(pool->refs);
+		close_all(pool);
+		*at = pool->next;
+		proxy->n_pools -= !pool->key.of_node;
+		destroy(pool);
+	}
+}
+
 void pools_free(struct proxy *proxy)
 {
+	/* The pools of nodes go after those that hold them. */
+	for (struct pool *pool = proxy->pools; pool; pool = pool->next) {
+		close_all(pool);
+		for (unsigned i = 0; i < pool->n_nodes; i++)
+			if (pool->nodes[i])
+				pool_unref(&pool->nodes[i]);
+	}
 	while (proxy->pools) {
 		struct pool *pool = proxy->pools;
 
-		close_all(pool);
 		proxy->pools = pool->next;
 		destroy(pool);
 	}

@@ -26,6 +26,8 @@ struct pool_key {
 	uint32_t db;
 	uint8_t resp;   /* 2 or 3 */
 	uint8_t logins; /* 0; 1, 2: the connections that check AUTH and HELLO */
+	bool replica;   /* of a cluster: READONLY is said */
+	bool of_node;   /* of a cluster: belongs to another pool, see pool_of_node() */
 };
 
 struct pool {
@@ -41,12 +43,19 @@ struct pool {
 	struct upstream *idle, *last_idle;
 	unsigned n_idle;
 	struct pool *next;
+	/* In a cluster: the pools of the same user, database and version at the nodes; references,
+	 * made when needed, by twice the id of the node, and one more for READONLY. */
+	struct pool **nodes;
+	unsigned n_nodes;
 };
 
 /* The pool with a reference for the caller. NULL: too many pools, or out of memory. */
 struct pool *pool_get(struct proxy *proxy, const struct pool_key *key);
 struct pool *pool_ref(struct pool *pool);
 void pool_unref(struct pool **pool);
+/* The pool for the same user, database and version at a node of the cluster; borrowed, lives as
+ * long as `home`. NULL when out of memory. */
+struct pool *pool_of_node(struct pool *home, struct server *node, bool replica);
 
 /* A shared connection, which may not be ready yet; slot chooses among them. NULL: none can be made
  * just now. */
@@ -65,6 +74,15 @@ void pool_login_refused(struct pool *pool, struct upstream *up);
 /* The server said READONLY. */
 void pool_demoted(struct pool *pool);
 uint64_t pool_expiry_us(struct pool *pool, uint64_t now_us);
+
+/* From cluster.c and sentinel.c. Look at all clients that wait for a connection again. */
+void pools_wake_all(struct proxy *proxy);
+/* Answer what is under way on the shared connections to it with this error. */
+void pools_close_shared(struct proxy *proxy, struct server *server, const char *reason);
+/* The server has another address: its connections take nothing new and go when they are at rest. */
+void pools_replace(struct proxy *proxy, struct server *server);
+/* No client needs it: its pools go. */
+void pools_forget_server(struct proxy *proxy, struct server *server);
 
 /* From control.c. */
 void pools_health_changed(struct proxy *proxy, struct server *server, bool up);

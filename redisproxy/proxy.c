@@ -13,8 +13,10 @@
 #include "common/daemon.h"
 #include "common/log.h"
 #include "redisproxy/client.h"
+#include "redisproxy/cluster.h"
 #include "redisproxy/hotkeys.h"
 #include "redisproxy/listener.h"
+#include "redisproxy/place.h"
 #include "redisproxy/pool.h"
 #include "redisproxy/server.h"
 #include "redisproxy/upstream.h"
@@ -138,24 +140,26 @@ static void on_sweep(void *arg)
 static void collect(void *arg)
 {
 	struct proxy *proxy = arg;
-	struct server *servers[] = {proxy->writer, proxy->reader};
-
 	metric_set(proxy->stats.clients, proxy->n_clients);
 	metric_set(proxy->stats.pools, proxy->n_pools);
-	for (size_t i = 0; i < 2 && servers[i]; i++) {
-		const char *address = server_address(servers[i]);
-		struct server_count *n = server_count(servers[i]);
+	/* Nodes come and go, and take each other's addresses. */
+	if (proxy->cluster)
+		for (size_t i = STATS_CONNECTIONS; i <= STATS_UP; i++)
+			metrics_forget(proxy->stats.metrics, &stats_families[i]);
+	for (struct server *server = proxy->servers; server; server = server_next(server)) {
+		const char *address = server_address(server);
+		struct server_count *n = server_count(server);
 		unsigned idle = 0;
 
 		for (struct upstream *up = proxy->upstreams; up; up = up->next)
-			idle += up->pool->server == servers[i] && !up->count && !up->owner;
+			idle += up->pool->server == server && !up->count && !up->owner;
 		metric_set(
 			metric(proxy->stats.metrics, &stats_families[STATS_CONNECTIONS], address),
 			n->open);
 		metric_set(
 			metric(proxy->stats.metrics, &stats_families[STATS_IDLE], address), idle);
 		metric_set(metric(proxy->stats.metrics, &stats_families[STATS_UP], address),
-			server_up(servers[i]));
+			server_up(server));
 	}
 }
 
@@ -192,12 +196,16 @@ struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *con
 	proxy->wait_timer = timer_new(proxy->loop, on_wait_timer, proxy);
 	proxy->sweep_timer = timer_new(proxy->loop, on_sweep, proxy);
 	proxy->writer = server_new(proxy, conf->remote_address, true);
-	if (stats_init(&proxy->stats, daemon_metrics(daemon), conf) < 0)
+	if (places_init(proxy) < 0 || stats_init(&proxy->stats, daemon_metrics(daemon), conf) < 0)
 		goto fail;
 	if (!proxy->commands || !proxy->wait_timer || !proxy->sweep_timer || !proxy->writer)
 		goto fail;
-	if (conf->reader_routing && *conf->reader_address &&
-		strcmp(conf->reader_address, conf->remote_address) != 0) {
+	if (conf->mode == CONF_CLUSTER) {
+		proxy->cluster = cluster_new(proxy);
+		if (!proxy->cluster)
+			goto fail;
+	} else if (conf->reader_routing && *conf->reader_address &&
+		   strcmp(conf->reader_address, conf->remote_address) != 0) {
 		proxy->reader = server_new(proxy, conf->reader_address, false);
 		if (!proxy->reader)
 			goto fail;
@@ -239,6 +247,7 @@ void proxy_free(struct proxy **proxy_)
 		next = up->next;
 		upstream_close(up, NULL);
 	}
+	places_free(proxy);
 	flush_upstreams(proxy);
 	flush_clients(proxy, none);
 	destroy_dead(proxy);
@@ -246,6 +255,7 @@ void proxy_free(struct proxy **proxy_)
 	pool_unref(&proxy->login[0]);
 	pool_unref(&proxy->login[1]);
 	pools_free(proxy);
+	cluster_free(&proxy->cluster);
 	server_free(&proxy->reader);
 	server_free(&proxy->writer);
 	timer_free(&proxy->wait_timer);

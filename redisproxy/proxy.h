@@ -29,6 +29,8 @@
 #define PROXY_SCRATCH_BYTES (80 << 10)
 
 struct client;
+struct cluster;
+struct place;
 struct upstream;
 struct pool;
 struct server;
@@ -41,7 +43,13 @@ struct proxy {
 	const struct redisproxy_conf *conf;
 	struct commands *commands;
 	struct stats stats;
+	struct server *servers;         /* all of them */
 	struct server *writer, *reader; /* reader may be NULL, never the writer */
+	struct cluster *cluster;        /* NULL: no cluster; then the writer is its seed */
+	uint64_t epoch;                 /* of the cluster's map and connections */
+	struct place *astray, **astray_end;
+	struct deferred astray_run;
+	struct timer *astray_timer;
 	struct pool *pools;
 	unsigned n_pools;
 	struct pool *default_pool; /* of new clients */

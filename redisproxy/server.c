@@ -35,13 +35,15 @@ struct address {
 
 struct server {
 	struct proxy *proxy;
+	unsigned id;
+	struct server *next, **prev; /* all */
 	char *text, *host, *port;
 	bool is_fixed; /* a number or a path: nothing to look up */
 	struct evdns_base *dns;
 	struct evdns_getaddrinfo_request *lookup;
 	uint64_t looked_up_us;
 	struct address addresses[MAX_ADDRESSES];
-	unsigned n, next;
+	unsigned n, next_address;
 	struct backoff backoff;
 	uint64_t not_before_us;
 	struct control *control;
@@ -69,7 +71,7 @@ static void on_looked_up(int result, struct evutil_addrinfo *found, void *arg)
 		log_warn("%s cannot be looked up: %s", server->text, evutil_gai_strerror(result));
 		return;
 	}
-	server->n = server->next = 0;
+	server->n = server->next_address = 0;
 	for (struct evutil_addrinfo *a = found; a; a = a->ai_next)
 		add_address(server, a->ai_addr, (socklen_t)a->ai_addrlen);
 	evutil_freeaddrinfo(found);
@@ -135,6 +137,19 @@ struct server *server_new(struct proxy *proxy, const char *address, bool learns_
 	if (!server)
 		return NULL;
 	server->proxy = proxy;
+	/* The first number that is free, so that they stay small. */
+	for (struct server **at = &proxy->servers;; at = &(*at)->next) {
+		if (*at && (*at)->id == server->id) {
+			server->id++;
+			continue;
+		}
+		server->next = *at;
+		server->prev = at;
+		if (server->next)
+			server->next->prev = &server->next;
+		*at = server;
+		break;
+	}
 	server->text = strdup(address);
 	backoff_init(&server->backoff, BACKOFF_MIN_MS, BACKOFF_MAX_MS, 2);
 	if (!server->text || split(server) < 0)
@@ -161,10 +176,62 @@ void server_free(struct server **server_)
 		evdns_getaddrinfo_cancel(server->lookup);
 	if (server->dns)
 		evdns_base_free(server->dns, 1);
+	*server->prev = server->next;
+	if (server->next)
+		server->next->prev = server->prev;
 	free(server->text);
 	free(server->host);
 	free(server->port);
 	free(server);
+}
+
+unsigned server_id(const struct server *server)
+{
+	return server->id;
+}
+
+struct server *server_next(const struct server *server)
+{
+	return server->next;
+}
+
+int server_set_address(struct server *server, const char *address)
+{
+	struct server fresh = {.proxy = server->proxy, .text = strdup(address)};
+
+	if (!fresh.text || split(&fresh) < 0) {
+		free(fresh.text);
+		free(fresh.host);
+		free(fresh.port);
+		return -1;
+	}
+	if (server->lookup)
+		evdns_getaddrinfo_cancel(server->lookup);
+	server->lookup = NULL;
+	free(server->text);
+	free(server->host);
+	free(server->port);
+	server->text = fresh.text;
+	server->host = fresh.host;
+	server->port = fresh.port;
+	server->is_fixed = fresh.is_fixed;
+	memcpy(server->addresses, fresh.addresses, sizeof server->addresses);
+	server->n = fresh.n;
+	server->next_address = 0;
+	server_connected(server);
+	server_refresh(server);
+	return 0;
+}
+
+bool server_is_near(const struct server *server)
+{
+	(void)server;
+	return false;
+}
+
+bool server_ask_slots(struct server *server)
+{
+	return control_ask_slots(server->control);
 }
 
 const char *server_address(const struct server *server)
@@ -190,7 +257,7 @@ int server_connect(struct server *server)
 		errno = EAGAIN;
 		return -1;
 	}
-	struct address *address = &server->addresses[server->next % server->n];
+	struct address *address = &server->addresses[server->next_address % server->n];
 	int one = 1;
 	int fd = socket(address->u.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
@@ -212,7 +279,7 @@ int server_connect(struct server *server)
 
 void server_failed(struct server *server)
 {
-	server->next++;
+	server->next_address++;
 	server->not_before_us = loop_now_us(server->proxy->loop) +
 				1000ull * (1 + backoff_next_ms(&server->backoff));
 	look_up(server);

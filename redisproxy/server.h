@@ -14,6 +14,17 @@ struct server;
 /* address as in CONFIG_ADDRESS. NULL when out of memory. */
 struct server *server_new(struct proxy *proxy, const char *address, bool learns_commands);
 void server_free(struct server **server);
+/* A small number, its own while it lives. */
+unsigned server_id(const struct server *server);
+/* The next one of proxy->servers. */
+struct server *server_next(const struct server *server);
+/* It is somebody else from now on; connections that are open stay as they are. 0, or -1 when out of
+ * memory (nothing changed). */
+int server_set_address(struct server *server, const char *address);
+/* Is it in the own zone (zone.h)? */
+bool server_is_near(const struct server *server);
+/* Ask it for CLUSTER SLOTS. False: it is not connected just now. */
+bool server_ask_slots(struct server *server);
 const char *server_address(const struct server *server);
 /* Answers its health checks, or has not been asked for the first time. */
 bool server_up(const struct server *server);

@@ -62,6 +62,15 @@ const struct metric_family stats_families[] = {
 	[STATS_POOLS] = {.name = "redisproxy_pools",
 		.type = METRIC_GAUGE,
 		.help = "Pools: one for each server, user, database and RESP version in use."},
+	[STATS_TOPOLOGY] = {.name = "redisproxy_topology_changes_total",
+		.type = METRIC_COUNTER,
+		.help = "Times that the cluster's slots, the writer or the reader moved to another "
+			"server.",
+		.labels = {"what"}},
+	[STATS_REDIRECTIONS] = {.name = "redisproxy_redirections_total",
+		.type = METRIC_COUNTER,
+		.help = "Commands that a node of the cluster sent elsewhere or put off, by kind.",
+		.labels = {"kind"}},
 	[STATS_N] = {0},
 };
 

@@ -30,6 +30,8 @@ enum stats_family {
 	STATS_SLOW,
 	STATS_DEMOTED,
 	STATS_POOLS,
+	STATS_TOPOLOGY,
+	STATS_REDIRECTIONS,
 	STATS_N
 };
 extern const struct metric_family stats_families[];

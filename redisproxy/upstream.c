@@ -10,6 +10,7 @@
 
 #include "common/log.h"
 #include "redisproxy/client.h"
+#include "redisproxy/place.h"
 #include "redisproxy/pool.h"
 #include "redisproxy/proxy.h"
 #include "redisproxy/server.h"
@@ -98,8 +99,7 @@ static int grow_queue(struct upstream *up)
 	return 0;
 }
 
-int upstream_send(struct upstream *up, const char *data, size_t len, struct client *client,
-	enum entry_meaning meaning, uint64_t sent_us)
+static int send_entry(struct upstream *up, const char *data, size_t len, const struct entry *entry)
 {
 	if (up->count == up->capacity && grow_queue(up) < 0)
 		return -1;
@@ -108,10 +108,22 @@ int upstream_send(struct upstream *up, const char *data, size_t len, struct clie
 	/* Silence counts from the first reply that is owed. */
 	if (!up->count)
 		up->heard_us = up->proxy->now_us;
-	up->queue[(up->first + up->count++) & (up->capacity - 1)] = (struct entry){
-		.client = client, .sent_us = sent_us, .meaning = meaning};
+	up->queue[(up->first + up->count++) & (up->capacity - 1)] = *entry;
 	make_dirty(up);
 	return 0;
+}
+
+int upstream_send(struct upstream *up, const char *data, size_t len, struct client *client,
+	enum entry_meaning meaning, uint64_t sent_us)
+{
+	return send_entry(up, data, len,
+		&(struct entry){.client = client, .sent_us = sent_us, .meaning = meaning});
+}
+
+int upstream_send_place(struct upstream *up, const char *data, size_t len, struct place *place)
+{
+	return send_entry(up, data, len,
+		&(struct entry){.place = place, .sent_us = place->sent_us, .is_place = true});
 }
 
 int upstream_send_more(struct upstream *up, const char *data, size_t len)
@@ -257,9 +269,11 @@ static void reply_complete(struct upstream *up)
 	if (failed && head.len >= 9 && memcmp(head.data, "-READONLY", 9) == 0)
 		pool_demoted(up->pool);
 	stats_replied(&up->proxy->stats, &entry, up, failed);
-	if (entry.client)
-		client_replied(entry.client, &entry, failed, head);
 	up->head_len = 0;
+	if (entry.is_place)
+		place_complete(entry.place, up);
+	else if (entry.client)
+		client_replied(entry.client, &entry, failed, head);
 }
 
 /* A piece of the present reply. -1: the connection was closed. */
@@ -282,7 +296,9 @@ static int take_piece(struct upstream *up, const char *data, size_t used, bool c
 	}
 	if (up->scan.type == '-' && up->head_len < UPSTREAM_HEAD_BYTES)
 		remember_head(up, data, used);
-	if (entry->client && entry->meaning != ENTRY_SWALLOW)
+	if (entry->is_place)
+		place_take(entry->place, up, up->scan.type, data, used);
+	else if (entry->client && entry->meaning != ENTRY_SWALLOW)
 		client_give(entry->client, up, data, used);
 	up->partial = up->partial || used > 0;
 	if (complete)
@@ -375,7 +391,9 @@ void upstream_close(struct upstream *up, const char *reason)
 
 		up->first = (up->first + 1) & (up->capacity - 1);
 		up->count--;
-		if (entry.client)
+		if (entry.is_place)
+			place_lost(entry.place, reason ? reason : lost, first && up->partial);
+		else if (entry.client)
 			client_failed(
 				entry.client, &entry, reason ? reason : lost, first && up->partial);
 	}

@@ -22,6 +22,7 @@
 struct client;
 struct command;
 struct event;
+struct place;
 struct pool;
 struct proxy;
 
@@ -42,9 +43,13 @@ enum entry_meaning {
 };
 
 struct entry {
-	struct client *client;
+	union {
+		struct client *client; /* NULL: nobody */
+		struct place *place;   /* in a cluster */
+	};
 	uint64_t sent_us; /* 0: not measured */
 	enum entry_meaning meaning;
+	bool is_place;
 	const struct command *command; /* these two are for the slow log; NULL: ours */
 	uint64_t key_hash;
 };
@@ -78,6 +83,7 @@ struct upstream {
 	struct buf refusal; /* of the login */
 	const char *name; /* of a connection of its own: CLIENT SETNAME was said with this; owned */
 
+	struct upstream *next_paused; /* of the same slow client */
 	struct client *slow; /* who does not take its reply, so that nothing is read here */
 	uint64_t slow_since_us;
 	uint64_t opened_us, idle_since_us, heard_us, expires_us;
@@ -97,6 +103,8 @@ static inline struct entry *upstream_last_entry(struct upstream *up)
 {
 	return &up->queue[(up->first + up->count - 1) & (up->capacity - 1)];
 }
+/* The same for a place (place.h), which is told of the reply. */
+int upstream_send_place(struct upstream *up, const char *data, size_t len, struct place *place);
 /* More bytes of the last command, or of a raw connection. */
 int upstream_send_more(struct upstream *up, const char *data, size_t len);
 static inline bool upstream_full(const struct upstream *up)

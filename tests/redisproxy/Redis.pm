@@ -49,9 +49,12 @@ sub server
 	mkdir $dir;
 	for my $try (1 .. 5) {
 		my $port = $o{port} // free_port();
+		# The bus of a cluster has a port of its own, which by default could be too high a number.
+		my $bus = $o{bus_port} // free_port();
+		my @bus = $o{cluster} ? ('--cluster-port', $bus) : ();
 		my $p = eval {
 			my $p = process("redis$n", [ $binary, '--port', $port, '--bind', '127.0.0.1', '--save', '', '--dir', $dir,
-				'--appendonly', 'no', '--logfile', '', '--daemonize', 'no', @{ $o{args} // [] } ],
+				'--appendonly', 'no', '--logfile', '', '--daemonize', 'no', @bus, @{ $o{args} // [] } ],
 				ready => 0, exit => $o{exit} // qr/^(?:0|1|9|15)$/, stop_ms => 5000);
 			wait_for { !$p->running || answers($port, $dir) } 'redis-server';
 			die "taken\n" if !$p->running;
@@ -59,7 +62,7 @@ sub server
 		};
 		next if !$p && !$o{port};
 		die $@ if !$p;
-		$p->{redis_port} = $port;
+		@$p{qw(redis_port bus_port)} = ($port, $bus);
 		return bless $p, 'Redis::Process';
 	}
 	die 'no redis-server';
