@@ -5,6 +5,7 @@
 #include <sys/queue.h>
 
 #include "broadcasterd/conf.h"
+#include "broadcasterd/redelivery.h"
 #include "broadcasterd/stats.h"
 #include "common/json.h"
 #include "common/log.h"
@@ -30,6 +31,7 @@ struct broadcast {
 	struct msg_purge_target *results; /* of the same places */
 	uint64_t purged;
 	enum broadcast_outcome outcome;
+	struct keeper_waiter keeping;
 	struct deferred end;
 
 	void (*on_done)(const struct broadcast_result *result, void *arg); /* NULL: nobody waits */
@@ -51,6 +53,7 @@ static void broadcast_free(struct broadcast *b)
 {
 	struct broadcasts *all = b->all;
 	discovery_cancel(&b->search);
+	keeper_forget(&b->keeping);
 	loop_defer_cancel(all->parts.loop, &b->end);
 	for (size_t i = 0; i < b->n_tellings; i++) {
 		delivery_cancel(&b->tellings[i].delivery);
@@ -118,6 +121,33 @@ static void end(struct broadcast *b, enum broadcast_outcome outcome)
 
 /* ---- telling ---- */
 
+static void on_kept(void *arg)
+{
+	end(arg, BROADCAST_DONE);
+}
+
+static void on_all_told(struct broadcast *b)
+{
+	b->keeping = (struct keeper_waiter){.on_kept = on_kept, .arg = b};
+	if (b->n_failed)
+		redelivery_keep(b->all->parts.redelivery, &b->keeping);
+	else
+		end(b, BROADCAST_DONE);
+}
+
+/* It will be told again. */
+static void on_failed(
+	struct broadcast *b, struct target *target, const struct delivery_result *said)
+{
+	b->n_failed++;
+	log_fields(LOG_LEVEL_WARN, NULL, "target not purged", LOG_STR("target", target->name),
+		LOG_INT("status", said->status),
+		LOG_STR("reason", delivery_outcome_names[said->outcome]),
+		LOG_STR("error", said->error));
+	if (redelivery_add(b->all->parts.redelivery, target, b->purge, said) < 0)
+		log_error("%s will not be told again: out of memory", target->name);
+}
+
 static void on_told(const struct delivery_result *said, void *arg)
 {
 	struct telling *t = arg;
@@ -130,15 +160,12 @@ static void on_told(const struct delivery_result *said, void *arg)
 	result->error = span_of(t->error ? t->error : "");
 	stats_delivery(b->all->parts.metrics, said);
 	b->purged += said->purged;
-	if (said->outcome != DELIVERY_OK) {
-		b->n_failed++;
-		log_fields(LOG_LEVEL_WARN, NULL, "target not purged",
-			LOG_STR("target", t->target->name), LOG_INT("status", said->status),
-			LOG_STR("reason", delivery_outcome_names[said->outcome]),
-			LOG_STR("error", said->error));
-	}
+	if (said->outcome == DELIVERY_OK)
+		b->purge->taken = true;
+	else
+		on_failed(b, t->target, said);
 	if (--b->n_left == 0)
-		end(b, BROADCAST_DONE);
+		on_all_told(b);
 }
 
 static int tell(struct broadcast *b, const struct target_list *targets)
@@ -183,7 +210,8 @@ struct broadcast *broadcast_start(struct broadcasts *broadcasts, struct purge *p
 {
 	const struct broadcast_parts *parts = &broadcasts->parts;
 	struct broadcast *b = NULL;
-	if (broadcasts->count < (size_t)parts->conf->max_purges)
+	if (broadcasts->count < (size_t)parts->conf->max_purges &&
+		!(purge->params.store && redelivery_is_full(parts->redelivery)))
 		b = calloc(1, sizeof *b);
 	if (!b)
 		return NULL;

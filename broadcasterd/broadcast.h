@@ -3,8 +3,10 @@
 
 /*
  * One purge told to all: find the targets, tell them all at once, answer with what each said.
+ * A target that did not take it is handed to redelivery at once, and the answer waits until that is
+ * in the journal: what an answer calls failed is not forgotten when this process dies.
  *
- *   searching -> telling -> over
+ *   searching -> telling -> keeping (when one failed) -> over
  *
  * A broadcast that nobody waits for any more goes on to its end.
  */
@@ -20,6 +22,7 @@
 struct broadcasts;
 struct broadcast;
 struct metrics;
+struct redelivery;
 
 enum broadcast_outcome {
 	BROADCAST_DONE,    /* told to all: ask results */
@@ -42,6 +45,7 @@ struct broadcast_parts {
 	struct metrics *metrics;
 	struct discovery *discovery;
 	struct deliveries *deliveries;
+	struct redelivery *redelivery;
 };
 
 /* Parts are the caller's and stay. NULL when out of memory. */
@@ -53,7 +57,8 @@ size_t broadcasts_count(const struct broadcasts *broadcasts); /* under way */
 void broadcasts_drain(struct broadcasts *broadcasts, void (*on_drained)(void *arg), void *arg);
 
 /* Begin; the purge is held meanwhile. on_done: exactly once, never from inside this call; the
- * broadcast is gone when it returns. NULL: more than max_purges are under way, or out of memory. */
+ * broadcast is gone when it returns. NULL: more than max_purges are under way, it is of the store
+ * and redelivery_is_full(), or out of memory. */
 struct broadcast *broadcast_start(struct broadcasts *broadcasts, struct purge *purge,
 	void (*on_done)(const struct broadcast_result *result, void *arg), void *arg);
 /* Nobody waits for it any more: no callback comes. Clears the pointer; NULL is fine. */

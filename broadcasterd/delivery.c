@@ -432,22 +432,19 @@ void delivery_cancel(struct delivery **delivery)
 /* ---- life ---- */
 
 struct deliveries *deliveries_new(struct loop *loop, const struct broadcaster_conf *conf,
-	const struct discovery *discovery, size_t concurrency)
+	const struct discovery *discovery, struct http_client *client)
 {
-	struct http_client_options options = http_client_defaults;
 	struct deliveries *all = calloc(1, sizeof *all);
 	if (!all)
 		return NULL;
-	*all = (struct deliveries){
-		.loop = loop, .conf = conf, .discovery = discovery, .concurrency = concurrency};
+	*all = (struct deliveries){.loop = loop,
+		.conf = conf,
+		.discovery = discovery,
+		.client = client,
+		.concurrency = (size_t)conf->concurrency};
 	TAILQ_INIT(&all->waiting);
 	TAILQ_INIT(&all->asked);
 	deferred_init(&all->start, start_waiting, all);
-	options.max_connections = concurrency;
-	options.max_connections_host = concurrency;
-	all->client = http_client_new(loop, &options);
-	if (!all->client)
-		deliveries_free(&all);
 	return all;
 }
 
@@ -459,6 +456,5 @@ void deliveries_free(struct deliveries **deliveries)
 	*deliveries = NULL;
 	BUG_ON(!TAILQ_EMPTY(&all->waiting) || !TAILQ_EMPTY(&all->asked));
 	loop_defer_cancel(all->loop, &all->start);
-	http_client_free(&all->client);
 	free(all);
 }

@@ -51,10 +51,11 @@ struct delivery_options {
 	bool fresh; /* HTTP: on a new connection, since a kept one may lead nowhere */
 };
 
-/* conf and discovery are the caller's and stay; of all deliveries `concurrency` are asked at a
- * time, the others wait in order. NULL when out of memory. */
+/* conf, discovery and client are the caller's and stay; of these deliveries
+ * BROADCASTERD_CONCURRENCY are asked at a time, the others wait in order. NULL when out of memory.
+ */
 struct deliveries *deliveries_new(struct loop *loop, const struct broadcaster_conf *conf,
-	const struct discovery *discovery, size_t concurrency);
+	const struct discovery *discovery, struct http_client *client);
 /* All must be over or cancelled. */
 void deliveries_free(struct deliveries **deliveries);
 

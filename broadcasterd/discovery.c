@@ -158,9 +158,8 @@ static int by_name(const void *a, const void *b)
 static enum discovery_outcome gather(
 	struct discovery *d, const struct resolve_result *resolved, struct target_list *list)
 {
-	if (resolved && resolved->outcome == RESOLVE_NONE)
-		return DISCOVERY_NONE;
-	if (resolved && resolved->outcome != RESOLVE_OK) {
+	bool nobody = resolved && resolved->outcome == RESOLVE_NONE;
+	if (resolved && !nobody && resolved->outcome != RESOLVE_OK) {
 		log_warn("service discovery failed: %s: %s", d->conf->service, resolved->detail);
 		return DISCOVERY_FAILED;
 	}
@@ -175,7 +174,7 @@ static enum discovery_outcome gather(
 		log_error("service discovery failed: out of memory");
 		return DISCOVERY_FAILED;
 	}
-	if (!list->count)
+	if (nobody || !list->count)
 		return DISCOVERY_NONE;
 	qsort(list->items, list->count, sizeof *list->items, by_name);
 	return DISCOVERY_OK;
@@ -187,7 +186,7 @@ static void finish(struct search *s, const struct resolve_result *resolved)
 	struct target_list found = {0};
 	struct discovery_result result = {gather(d, resolved, &found), &found};
 	stats_discovery(d->metrics, result.outcome, found.count);
-	if (result.outcome != DISCOVERY_OK)
+	if (result.outcome == DISCOVERY_FAILED)
 		target_list_clear(&found);
 	void (*on_done)(const struct discovery_result *, void *) = s->on_done;
 	void *arg = s->arg;

@@ -28,8 +28,8 @@ enum discovery_outcome {
 
 struct discovery_result {
 	enum discovery_outcome outcome;
-	const struct target_list *targets; /* empty unless DISCOVERY_OK; borrowed for the callback:
-					      hold what should stay */
+	const struct target_list *targets; /* those there are, empty with DISCOVERY_FAILED; borrowed
+					      for the callback: hold what should stay */
 };
 
 /* conf is the caller's and stays. NULL when out of memory. */

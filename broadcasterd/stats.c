@@ -7,7 +7,19 @@ enum {
 	DELIVERY_DURATION,
 	DISCOVERIES,
 	TARGETS,
+	PENDING,
+	PENDING_TARGETS,
+	PENDING_BYTES,
+	OLDEST,
+	ATTEMPTS,
+	ENDED,
+	LAG,
+	SAVES,
 };
+/* A pod that is cut off comes back in seconds or in hours. */
+static const double lag_buckets[] = {
+	0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400, 0};
+
 const struct metric_family stats_families[] = {
 	[PURGES] = {.name = "broadcaster_purges_total",
 		.type = METRIC_COUNTER,
@@ -34,6 +46,37 @@ const struct metric_family stats_families[] = {
 	[TARGETS] = {.name = "broadcaster_targets",
 		.type = METRIC_GAUGE,
 		.help = "Targets found by the last search."},
+	[PENDING] = {.name = "broadcaster_redeliveries_pending",
+		.type = METRIC_GAUGE,
+		.help = "Purges that targets still have to be told, each target counted."},
+	[PENDING_TARGETS] = {.name = "broadcaster_redelivery_targets",
+		.type = METRIC_GAUGE,
+		.help = "Targets that still have to be told a purge."},
+	[PENDING_BYTES] = {.name = "broadcaster_redelivery_bytes",
+		.type = METRIC_GAUGE,
+		.help = "Memory of the pending purges."},
+	[OLDEST] = {.name = "broadcaster_redelivery_oldest_seconds",
+		.type = METRIC_GAUGE,
+		.help = "Age of the oldest pending purge: for how long a target may have served "
+			"what was purged."},
+	[ATTEMPTS] = {.name = "broadcaster_redelivery_attempts_total",
+		.type = METRIC_COUNTER,
+		.help = "Attempts at telling a target again: ok, connect, timeout, broken, denied, "
+			"refused or failed.",
+		.labels = {"result"}},
+	[ENDED] = {.name = "broadcaster_redeliveries_ended_total",
+		.type = METRIC_COUNTER,
+		.help = "Pending purges that ended: delivered; left (the target is gone), restarted, "
+			"refused; merged with others into one of everything.",
+		.labels = {"result"}},
+	[LAG] = {.name = "broadcaster_redelivery_lag_seconds",
+		.type = METRIC_HISTOGRAM,
+		.help = "Time from a purge to its delivery to a target that failed at first.",
+		.buckets = lag_buckets},
+	[SAVES] = {.name = "broadcaster_journal_saves_total",
+		.type = METRIC_COUNTER,
+		.help = "Writes of the journal of pending purges: ok or failed.",
+		.labels = {"result"}},
 	{0},
 };
 
@@ -75,4 +118,43 @@ void stats_discovery(struct metrics *metrics, enum discovery_outcome outcome, si
 	count(metrics, DISCOVERIES, names[outcome]);
 	if (outcome != DISCOVERY_FAILED)
 		metric_set(metric(metrics, &stats_families[TARGETS]), (double)n_targets);
+}
+
+/* ---- redelivery ---- */
+
+const char *const stats_end_names[STATS_ENDS] = {
+	[STATS_DELIVERED] = "delivered",
+	[STATS_LEFT] = "left",
+	[STATS_RESTARTED] = "restarted",
+	[STATS_REFUSED] = "refused",
+	[STATS_MERGED] = "merged",
+};
+
+void stats_attempt(struct metrics *metrics, enum delivery_outcome outcome)
+{
+	count(metrics, ATTEMPTS, delivery_outcome_names[outcome]);
+}
+
+void stats_ended(struct metrics *metrics, enum stats_end how, size_t n)
+{
+	metric_add(metric(metrics, &stats_families[ENDED], stats_end_names[how]), (double)n);
+}
+
+void stats_lag(struct metrics *metrics, double seconds)
+{
+	metric_observe(metric(metrics, &stats_families[LAG]), seconds);
+}
+
+void stats_pending(struct metrics *metrics, size_t n_pending, size_t n_targets, size_t bytes,
+	double oldest_seconds)
+{
+	metric_set(metric(metrics, &stats_families[PENDING]), (double)n_pending);
+	metric_set(metric(metrics, &stats_families[PENDING_TARGETS]), (double)n_targets);
+	metric_set(metric(metrics, &stats_families[PENDING_BYTES]), (double)bytes);
+	metric_set(metric(metrics, &stats_families[OLDEST]), oldest_seconds);
+}
+
+void stats_journal(struct metrics *metrics, bool ok)
+{
+	count(metrics, SAVES, ok ? "ok" : "failed");
 }
