@@ -7,14 +7,16 @@
 #include "common/gzip.h"
 #include "common/json.h"
 #include "common/json_span.h"
+#include "gatewayd/gzip_base64.h"
 
 #define SUBFIELD_1 'E'
 #define SUBFIELD_2 'G'
 /* version, source, dims, time, key, two lengths, sum */
 #define META_FIXED_BYTES (1 + 1 + 4 + 8 + DIGEST_BYTES + 2 + 2 + 4)
 #define META_MAX_BYTES   (META_FIXED_BYTES + STORED_MODEL_MAX_BYTES + STORED_PARAMS_MAX_BYTES)
-/* base64 does not repeat itself: a search for matches finds none, the Huffman codes do all there is
- * to do, and level 1 gets there soonest. */
+/* What stands around a vector, unless names are long. */
+#define JSON_AROUND_BYTES 512
+/* Of numbers as text. */
 #define GZIP_LEVEL 1
 
 _Static_assert(META_MAX_BYTES + 4 <= 65535, "fits into FEXTRA");
@@ -123,10 +125,13 @@ int stored_object_encode(const struct stored_fields *fields, struct buf *out)
 	int result = -1;
 	if (!fields_fit(fields))
 		return -1;
+	buf_reserve(&json, fields->vector.len + JSON_AROUND_BYTES);
 	append_extra(&extra, fields);
 	append_json(&json, fields);
 	if (buf_failed(&extra) || buf_failed(&json))
 		out->failed = true;
+	else if (fields->source == VECTOR_BASE64)
+		result = gzip_base64_compress(span_of_buf(&json), span_of_buf(&extra), out);
 	else
 		result = gzip_compress(span_of_buf(&json), span_of_buf(&extra), GZIP_LEVEL, out);
 	buf_free(&extra);

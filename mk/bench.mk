@@ -11,6 +11,7 @@ $(O)/bench/%: $(O)/tests/bench/%.o
 .PHONY: bench
 bench: deps-bench all $(BENCH_PROGRAMS) ## CPU and latency beside other servers, BENCH_SECONDS (120), BENCH_ARGS=--json
 	$(Q)BENCH_SECONDS=$(BENCH_SECONDS) tests/bench/run $(BIN) $(O)/bench $(BENCH_ARGS)
+	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/batch/run)
 	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/reindex/run)
 	$(Q)tests/bench/redisproxy/run $(BIN)
 	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/supervisor/run $(O)/bench)
@@ -19,6 +20,10 @@ bench: deps-bench all $(BENCH_PROGRAMS) ## CPU and latency beside other servers,
 .PHONY: bench-exportermerger
 bench-exportermerger: deps-bench all ## a merged page beside a merger in Python: time, CPU, peak memory
 	$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/exportermerger/run
+
+.PHONY: bench-batch
+bench-batch: all ## a batch of 2,048 from memory and from the dir store: time, CPU, longest turn of a loop
+	$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/batch/run
 
 .PHONY: bench-reindex
 bench-reindex: all ## provider tokens paid for indexing 10,000 chunks twice, beside a cache of whole requests
