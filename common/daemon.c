@@ -17,6 +17,7 @@
 #include "common/loop.h"
 #include "common/notify.h"
 #include "common/process_metrics.h"
+#include "common/reclaim.h"
 
 #define MAX_LISTENERS 16
 
@@ -203,6 +204,7 @@ struct daemon *daemon_start(const struct daemon_spec *spec, void *conf, int argc
 	d->events = &no_events;
 	daemon_options_load(&d->options, spec, conf, argc, argv, d->name, sizeof d->name);
 	raise_descriptor_limit();
+	reclaim_setup();
 	uint8_t id[16];
 	digest_random(id, sizeof id);
 	for (size_t i = 0; i < sizeof id; i++)

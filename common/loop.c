@@ -7,18 +7,22 @@
 
 #include <event2/event.h>
 
+#include "common/reclaim.h"
+
 #define LAG_PROBE_S  1
 #define TIMER_MAX_MS (UINT64_C(1000) * 60 * 60 * 24 * 365)
 
 struct loop {
 	struct event_base *base;
 	bool stopping;
-	uint64_t turn_cpu_max_us;
+	uint64_t turn_cpu_max_us, turns_long, turns_stuck;
 	struct event *stop_event;
 
 	struct event *deferred_event; /* made active for later in this turn, timed for the next */
 	struct deferred *deferred, **deferred_tail;
 	bool running_deferred;
+
+	struct reclaim_queue reclaim;
 
 	int lag_fd; /* a periodic timerfd: as exact as the kernel, whatever clock libevent uses */
 	struct event *lag_event;
@@ -85,6 +89,7 @@ struct loop *loop_new(void)
 		return NULL;
 	loop->lag_fd = -1;
 	loop->deferred_tail = &loop->deferred;
+	reclaim_queue_init(&loop->reclaim, loop);
 	/* No EVENT_BASE_FLAG_PRECISE_TIMER: with it libevent sets a timerfd in every turn, one
 	 * system call more for each. Timers see to it themselves that they are never early. */
 	loop->base = event_base_new();
@@ -137,6 +142,8 @@ void loop_run(struct loop *loop)
 		uint64_t end_us = clock_us(CLOCK_THREAD_CPUTIME_ID);
 		if (end_us - begin_us > loop->turn_cpu_max_us)
 			loop->turn_cpu_max_us = end_us - begin_us;
+		loop->turns_long += end_us - begin_us > LOOP_LONG_TURN_US;
+		loop->turns_stuck += end_us - begin_us > LOOP_STUCK_TURN_US;
 		begin_us = end_us;
 	}
 	loop->stopping = false;
@@ -153,6 +160,16 @@ void loop_stop(struct loop *loop)
 uint64_t loop_turn_cpu_max_us(const struct loop *loop)
 {
 	return loop->turn_cpu_max_us;
+}
+
+uint64_t loop_turns_long(const struct loop *loop)
+{
+	return loop->turns_long;
+}
+
+uint64_t loop_turns_stuck(const struct loop *loop)
+{
+	return loop->turns_stuck;
 }
 
 uint64_t loop_now_us(const struct loop *loop)
@@ -266,6 +283,11 @@ void loop_defer_cancel(struct loop *loop, struct deferred *d)
 		loop->deferred_tail = d->prev;
 	d->next = NULL;
 	d->prev = NULL;
+}
+
+struct reclaim_queue *loop_reclaim_queue(struct loop *loop)
+{
+	return &loop->reclaim;
 }
 
 static void probe_lag(evutil_socket_t fd, short what, void *arg)

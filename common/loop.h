@@ -14,6 +14,7 @@
 
 struct event_base;
 struct loop;
+struct reclaim_queue;
 
 /* NULL only when out of memory or descriptors. */
 struct loop *loop_new(void);
@@ -34,6 +35,13 @@ uint64_t loop_wall_ms(const struct loop *loop);
 /* The most processor time that one turn of loop_run() took so far: all callbacks that were due in
  * it, so no single one took more. */
 uint64_t loop_turn_cpu_max_us(const struct loop *loop);
+/* How many turns took more than LOOP_LONG_TURN_US of it, and more than LOOP_STUCK_TURN_US. On a
+ * busy machine there are a few of the first kind: what the processor does for others between two
+ * looks at the clock is counted too. */
+#define LOOP_LONG_TURN_US  5000
+#define LOOP_STUCK_TURN_US 20000
+uint64_t loop_turns_long(const struct loop *loop);
+uint64_t loop_turns_stuck(const struct loop *loop);
 
 /*
  * A one-shot timer, owned by who made it. Arming an armed timer moves it. The callback may arm,
@@ -60,6 +68,13 @@ struct deferred {
 void deferred_init(struct deferred *d, void (*callback)(void *arg), void *arg);
 void loop_defer(struct loop *loop, struct deferred *d);
 void loop_defer_cancel(struct loop *loop, struct deferred *d);
+static inline bool deferred_scheduled(const struct deferred *d)
+{
+	return d->prev;
+}
+
+/* For common/reclaim alone. */
+struct reclaim_queue *loop_reclaim_queue(struct loop *loop);
 
 /*
  * Called once a second with the lag: for how many microseconds a timer that was due waited for the

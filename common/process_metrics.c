@@ -23,6 +23,8 @@ enum {
 	LOG_DROPPED,
 	LOOP_LAG,
 	LOOP_TURN_CPU,
+	LOOP_TURNS_LONG,
+	LOOP_TURNS_STUCK,
 	BUILD,
 	LOG_LINES,
 	N_FAMILIES
@@ -57,6 +59,12 @@ static const struct metric_family families[] = {
 		.type = METRIC_GAUGE,
 		.help = "The most processor time of one turn of the event loop since the start; no "
 			"callback took more."},
+	[LOOP_TURNS_LONG] = {.name = "loop_long_turns_total",
+		.type = METRIC_COUNTER,
+		.help = "Turns of the event loop that took more than 5 ms of processor time."},
+	[LOOP_TURNS_STUCK] = {.name = "loop_stuck_turns_total",
+		.type = METRIC_COUNTER,
+		.help = "Turns of the event loop that took more than 20 ms of processor time."},
 	[BUILD] = {.name = "build_info",
 		.type = METRIC_GAUGE,
 		.help = "Always 1; the label says which version runs.",
@@ -119,8 +127,11 @@ static void collect(void *arg)
 		metric_set(p->plain[MAX_FDS], (double)limit.rlim_cur);
 	set_memory(p);
 	metric_set(p->plain[OPEN_FDS], open_descriptors());
-	if (p->loop)
+	if (p->loop) {
 		metric_set(p->plain[LOOP_TURN_CPU], (double)loop_turn_cpu_max_us(p->loop) / 1e6);
+		metric_set(p->plain[LOOP_TURNS_LONG], (double)loop_turns_long(p->loop));
+		metric_set(p->plain[LOOP_TURNS_STUCK], (double)loop_turns_stuck(p->loop));
+	}
 	metric_set(p->plain[LOG_DROPPED], (double)log_dropped());
 	for (int level = 0; level <= LOG_LEVEL_FATAL; level++)
 		metric_set(p->log_lines[level], (double)log_lines((enum log_level)level));

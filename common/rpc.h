@@ -26,6 +26,10 @@
  * Near RPC_SEND_MAX_BYTES the asking end answers new calls with RPC_BUSY; past it, the connection
  * is closed. Frames put in one turn of the loop leave together.
  *
+ * A peer that asks faster than it can be served, or for what is expensive, waits by itself: a
+ * connection is served for half a millisecond a turn (one frame at least), its further frames in
+ * the turns that follow, and nothing is read from it meanwhile.
+ *
  * What a peer may not do: send bytes that are no frame, a frame over RPC_MAX_FRAME_BYTES, more than
  * WIRE_MAX_DEPTH levels, frames of the other end's kind, a chunk beyond its credit or after the
  * last one, an empty chunk that is not the last, a second response, a response to a call that was

@@ -15,12 +15,16 @@
 #include "common/wire.h"
 
 #define READ_BYTES (64u << 10) /* the buffer of a connection that gets no larger frame */
+/* One read holds thousands of small frames: after so long the rest waits for the next turn, so that
+ * a peer that asks for what is expensive delays others by little more than this. */
+#define TURN_US 500
 
 struct rpc_connection {
 	struct loop *loop;
 	int fd;
 	struct event *read_event, *write_event;
 	struct deferred flush;
+	struct deferred go_on; /* scheduled: frames wait in the buffer, nothing is read meanwhile */
 	const struct rpc_connection_events *events;
 	void *arg;
 
@@ -261,10 +265,16 @@ void rpc_connection_put_cancel(struct rpc_connection *connection, uint32_t id)
 
 /* ---- in ---- */
 
-/* Hand over every whole frame that is in the buffer. */
+/* Hand over the whole frames that are in the buffer: one, and as many as fit in the time. */
 static void process(struct rpc_connection *c)
 {
-	while (c->in_at < c->in_len && !c->paused && !c->closed && !c->lost) {
+	uint64_t begin_us = loop_now_us(c->loop);
+	for (bool first = true; c->in_at < c->in_len && !c->paused && !c->closed && !c->lost;
+		first = false) {
+		if (!first && loop_now_us(c->loop) - begin_us >= TURN_US) {
+			loop_defer(c->loop, &c->go_on);
+			return;
+		}
 		const uint8_t *data = c->in + c->in_at;
 		size_t len = c->in_len - c->in_at;
 		bool array = (*data & 0xf0) == 0x90 || *data == 0xdc || *data == 0xdd;
@@ -288,6 +298,17 @@ static void process(struct rpc_connection *c)
 		c->scan = (struct wire_scan){0};
 		c->events->on_frame(&frame, c->arg);
 	}
+}
+
+static void go_on(void *arg)
+{
+	struct rpc_connection *c = arg;
+	hold(c);
+	process(c);
+	/* One that takes no frames is read to its end, ready or not. */
+	if (c->deaf && !c->closed && !c->lost && !deferred_scheduled(&c->go_on))
+		event_active(c->read_event, EV_READ, 0);
+	unhold(c);
 }
 
 /* Room behind in_len. The buffer grows with the bytes that came, not with what they announce. */
@@ -318,9 +339,11 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	struct rpc_connection *c = arg;
+	if (deferred_scheduled(&c->go_on))
+		return;
 	hold(c);
 	process(c);
-	if (c->paused || c->closed || c->lost)
+	if (c->paused || c->closed || c->lost || deferred_scheduled(&c->go_on))
 		goto out;
 	if (make_room(c) != 0) {
 		lose(c, RPC_LOST, "out of memory");
@@ -334,7 +357,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	} else if (n > 0) {
 		c->in_len += (size_t)n;
 		process(c);
-		if (c->deaf && !c->closed && !c->lost)
+		if (c->deaf && !c->closed && !c->lost && !deferred_scheduled(&c->go_on))
 			event_active(c->read_event, EV_READ, 0);
 	} else if (n == 0) {
 		c->eof = true;
@@ -361,6 +384,7 @@ static void shut(struct rpc_connection *c)
 	if (c->fd < 0)
 		return;
 	loop_defer_cancel(c->loop, &c->flush);
+	loop_defer_cancel(c->loop, &c->go_on);
 	event_free(c->read_event);
 	event_free(c->write_event);
 	int fd = c->fd;
@@ -441,6 +465,7 @@ struct rpc_connection *rpc_connection_new(struct loop *loop, int fd, bool pause_
 	c->events = events;
 	c->arg = arg;
 	deferred_init(&c->flush, flush, c);
+	deferred_init(&c->go_on, go_on, c);
 	c->read_event = event_new(loop_base(loop), fd, EV_READ | EV_PERSIST, on_readable, c);
 	if (!c->read_event)
 		goto fail_connection;

@@ -62,7 +62,7 @@ struct embeddings {
 	struct trace_context trace;
 	struct trace joined; /* the last one that was linked */
 
-	struct slice body;
+	struct shared_slice *body;
 	struct query query;
 	struct api_error error; /* of the parser */
 
@@ -90,7 +90,7 @@ static void embeddings_free(struct embeddings *request)
 	free(request->tickets);
 	free(request->ticket_index);
 	query_free(&request->query);
-	slice_release(&request->body);
+	shared_slice_unref(request->body);
 	credential_free(&request->credential);
 	element_tags_unref(&request->tags);
 	free(request);
@@ -432,6 +432,7 @@ static void find_elements(struct embeddings *request)
 	request->buyer.credential_digest = credential_digest(&request->credential);
 	request->buyer.model = (struct span){(char *)query->model.data, query->model.len};
 	request->buyer.model_json = query->model_json;
+	request->buyer.body = request->body;
 	request->buyer.params_json = (struct span){
 		(char *)query->params_json.data, query->params_json.len};
 	request->buyer.tags = request->tags;
@@ -462,7 +463,7 @@ static void parse(struct job *job)
 	struct embeddings *request = (struct embeddings *)((char *)job -
 							   offsetof(struct embeddings, job));
 	const struct gatewayd_conf *conf = request->gateway->conf;
-	struct span body = {request->body.data, request->body.len_bytes};
+	struct span body = {request->body->slice.data, request->body->slice.len_bytes};
 	if (request->gateway->legacy_read)
 		query_parse_legacy(
 			body, (size_t)conf->max_inputs, NULL, &request->query, &request->error);
@@ -487,12 +488,16 @@ static void parsed(struct job *job)
 static void on_body(struct slice body, void *arg)
 {
 	struct embeddings *request = arg;
-	request->body = body;
+	bool large = body.len_bytes > QUERY_INLINE_BYTES;
+	request->body = shared_slice_new(body);
+	if (!request->body) {
+		fail_with_memory(request);
+		return;
+	}
 	request->state = EMBEDDINGS_PARSING;
 	request->job.work = parse;
 	request->job.done = parsed;
-	if (body.len_bytes > QUERY_INLINE_BYTES &&
-		workers_submit(request->gateway->workers, &request->job) == 0)
+	if (large && workers_submit(request->gateway->workers, &request->job) == 0)
 		return;
 	parse(&request->job);
 	parsed(&request->job);

@@ -5,6 +5,7 @@
 #include "common/daemon.h"
 #include "common/health.h"
 #include "common/loop.h"
+#include "common/reclaim.h"
 
 /* Bodies are hashed in pieces of this size as they arrive; a smaller one at once, at its end. */
 #define HASH_PIECE_BYTES (64u << 10)
@@ -34,7 +35,7 @@ static void entry_free(struct http_entry *entry)
 {
 	loop_defer_cancel(daemon_loop(entry->listener->daemon), &entry->later);
 	digest_free(&entry->sum);
-	buf_free(&entry->body);
+	reclaim_buf(daemon_loop(entry->listener->daemon), &entry->body);
 	exchange_leave(&entry->exchange);
 	free(entry);
 }
@@ -142,7 +143,9 @@ static void hand_body_over(void *arg)
 	struct http_entry *entry = arg;
 	size_t len = 0;
 	void *data = buf_take(&entry->body, &len);
-	entry->exchange.events->on_body(slice_malloced(data, len), entry->exchange.arg);
+	entry->exchange.events->on_body(
+		slice_reclaimed(daemon_loop(entry->listener->daemon), data, len),
+		entry->exchange.arg);
 }
 
 static void entry_want_body(struct exchange *exchange)

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/messages.h"
+#include "common/reclaim.h"
 #include "common/rpc.h"
 #include "gatewayd/lease.h"
 
@@ -31,12 +32,6 @@ struct exchange_rpc {
 	bool draining;
 };
 
-/* A piece of an answer that goes out in several chunks. */
-struct shared_slice {
-	struct slice slice;
-	unsigned refs;
-};
-
 struct rpc_entry {
 	struct exchange exchange; /* first */
 	struct exchange_rpc *listener;
@@ -49,7 +44,7 @@ struct rpc_entry {
 	bool hashed;              /* body_hash is what the body has */
 	bool body_first;          /* no hash came: read the body, hash it, then begin */
 
-	struct shared_slice *piece;
+	struct shared_slice *piece; /* of the answer, going out in several chunks */
 	size_t piece_sent;
 	bool streaming; /* pieces come from on_pull */
 	bool borrows;   /* the piece is lent by the cache: in the listener's list */
@@ -57,23 +52,13 @@ struct rpc_entry {
 	struct deferred later;
 };
 
-static void shared_release(void *owner)
-{
-	struct shared_slice *shared = owner;
-	if (--shared->refs > 0)
-		return;
-	slice_release(&shared->slice);
-	free(shared);
-}
-
 static void entry_free(struct rpc_entry *entry)
 {
 	loop_defer_cancel(entry->listener->loop, &entry->later);
 	if (entry->borrows)
 		TAILQ_REMOVE(&entry->listener->borrowers, entry, borrower);
-	if (entry->piece)
-		shared_release(entry->piece);
-	buf_free(&entry->body);
+	shared_slice_unref(entry->piece);
+	reclaim_buf(entry->listener->loop, &entry->body);
 	digest_free(&entry->sum);
 	exchange_leave(&entry->exchange);
 	free(entry->bytes);
@@ -122,7 +107,7 @@ static void body_complete(struct rpc_entry *entry)
 	}
 	size_t len = 0;
 	void *data = buf_take(&entry->body, &len);
-	exchange->events->on_body(slice_malloced(data, len), exchange->arg);
+	exchange->events->on_body(slice_reclaimed(entry->listener->loop, data, len), exchange->arg);
 }
 
 static void on_body_complete(void *arg)
@@ -193,21 +178,15 @@ static void fill_result(const struct answer_head *head, struct msg_request_resul
 
 static int hold_piece(struct rpc_entry *entry, struct slice *piece)
 {
-	entry->piece = malloc(sizeof *entry->piece);
-	if (!entry->piece) {
-		slice_release(piece);
-		return -1;
-	}
-	*entry->piece = (struct shared_slice){.slice = *piece, .refs = 1};
+	entry->piece = shared_slice_new(*piece);
 	entry->piece_sent = 0;
-	return 0;
+	return entry->piece ? 0 : -1;
 }
 
 /* The next piece to send; false at the end. */
 static bool next_piece(struct rpc_entry *entry)
 {
-	if (entry->piece)
-		shared_release(entry->piece);
+	shared_slice_unref(entry->piece);
 	entry->piece = NULL;
 	struct slice piece = {0};
 	if (!entry->streaming)
@@ -271,13 +250,12 @@ static void pump(void *arg)
 			n = RPC_CHUNK_BYTES;
 		if (n > credit)
 			n = (size_t)credit;
-		piece->refs++;
 		rpc_request_send_chunk(entry->request,
 			(struct slice){
 				.data = (const char *)piece->slice.data + entry->piece_sent,
 				.len_bytes = n,
-				.release = shared_release,
-				.owner = piece,
+				.release = shared_slice_unref,
+				.owner = shared_slice_ref(piece),
 			},
 			false);
 		entry->piece_sent += n;

@@ -59,7 +59,9 @@ struct buyer {
 	const struct digest *scope; /* NULL: shared */
 	struct span model, model_json, params_json;
 	struct element_tags *tags; /* of what this request brings in */
-	struct span store_params;  /* canonical request parameters, kept with stored objects */
+	/* What its tickets' input_json lie in; NULL: nothing that can be shared. */
+	struct shared_slice *body;
+	struct span store_params; /* canonical request parameters, kept with stored objects */
 	int64_t dimensions;
 	const struct trace_context *trace; /* or NULL */
 	/* NULL: no legacy look-up. Its legacy_key finds a whole answer that a Python gateway kept.

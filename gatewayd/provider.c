@@ -55,7 +55,7 @@ int provider_request_copy(
 	size_t size = request->model_json.len + request->params_json.len + request->model.len + 3 +
 		      strlen(credential->authorization) + strlen(credential->organization) +
 		      strlen(credential->project) + 3;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n && !request->body; i++)
 		size += request->inputs[i].len + 1;
 	*copy = (struct provider_request_copy){.text = BUF_INIT(size)};
 	copy->inputs = calloc(n, sizeof *copy->inputs);
@@ -69,6 +69,7 @@ int provider_request_copy(
 	copy->request = (struct provider_request){
 		.model_json = keep(copy, request->model_json),
 		.params_json = keep(copy, request->params_json),
+		.body = request->body ? shared_slice_ref(request->body) : NULL,
 		.inputs = copy->inputs,
 		.n_inputs = n,
 		.model = keep(copy, request->model),
@@ -79,12 +80,14 @@ int provider_request_copy(
 	if (request->trace)
 		copy->trace = *request->trace;
 	for (size_t i = 0; i < n; i++)
-		copy->inputs[i] = keep(copy, request->inputs[i]);
+		copy->inputs[i] = request->body ? request->inputs[i]
+						: keep(copy, request->inputs[i]);
 	return buf_failed(&copy->text) ? -1 : 0;
 }
 
 void provider_request_copy_free(struct provider_request_copy *copy)
 {
+	shared_slice_unref(copy->request.body);
 	buf_free(&copy->text);
 	free(copy->inputs);
 	*copy = (struct provider_request_copy){0};

@@ -13,6 +13,7 @@
 
 #include "common/buf.h"
 #include "common/digest.h"
+#include "common/slice.h"
 #include "common/span.h"
 #include "common/trace.h"
 #include "gatewayd/vector.h"
@@ -30,9 +31,12 @@ struct credential {
 
 struct provider_request {
 	/* JSON texts, borrowed until provider_buy() returns. */
-	struct span model_json;    /* "\"text-embedding-3-small\"" */
-	struct span params_json;   /* further members, each followed by a comma: `"dimensions":3,` ;
-				      may be empty */
+	struct span model_json;  /* "\"text-embedding-3-small\"" */
+	struct span params_json; /* further members, each followed by a comma: `"dimensions":3,` ;
+				    may be empty */
+	/* What the inputs' texts lie in, for who wants to keep them; NULL: they are borrowed too.
+	 */
+	struct shared_slice *body;
 	const struct span *inputs; /* one JSON value each: a string or an array of token ids */
 	size_t n_inputs;           /* 1 to PROVIDER_MAX_INPUTS */
 	struct span model;         /* decoded, for labels and the mock */
@@ -43,7 +47,8 @@ struct provider_request {
 	const struct trace_context *trace; /* of the purchase, borrowed likewise; or NULL */
 };
 
-/* A request that outlives buy(), in one piece of memory. Zeroed is empty. */
+/* A request that outlives buy(): the inputs stay in their body, if that can be kept. Zeroed is
+ * empty. */
 struct provider_request_copy {
 	struct provider_request request;
 	/* Private. */

@@ -1,3 +1,4 @@
+#include "gatewayd/provider_body.h"
 #include "gatewayd/provider_http.h"
 
 #include <stdio.h>
@@ -6,6 +7,7 @@
 #include "common/http_client.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/reclaim.h"
 #include "common/workers.h"
 #include "gatewayd/credential.h"
 #include "gatewayd/provider_attempt.h"
@@ -42,6 +44,7 @@ struct http_provider {
 };
 
 enum call_state {
+	CALL_WRITING, /* its body, on a worker */
 	CALL_WAITING, /* for its turn: the first one, or after a failure */
 	CALL_CALLING,
 	CALL_PARSING, /* on a worker */
@@ -57,10 +60,9 @@ struct provider_call {
 	void *arg;
 
 	const char *path;
-	char *body; /* NULL: a GET */
-	size_t body_len;
-	size_t n_inputs;
-	char *model; /* NULL: a list */
+	struct provider_body body;
+	size_t n_inputs; /* 0: a GET */
+	char *model;     /* NULL: a list */
 	struct provider_headers headers;
 	struct trace_context trace; /* of the purchase */
 	struct trace_span *span;    /* of the attempt */
@@ -85,9 +87,9 @@ static void call_free(struct provider_call *call)
 	trace_span_end(&call->span);
 	timer_free(&call->timer);
 	provider_headers_free(&call->headers);
-	free(call->body);
+	provider_body_free(&call->body);
 	free(call->model);
-	buf_free(&call->answer);
+	reclaim_buf(call->maker->loop, &call->answer);
 	provider_answer_free(&call->parsed);
 	free(call);
 }
@@ -196,7 +198,7 @@ static void tell_breaker(struct provider_call *call, const struct http_call_resu
 	case HTTP_CALL_OK:
 		if (result->status >= 500)
 			breaker_failure(breaker, now_us);
-		else if (result->status != 200 || !call->body)
+		else if (result->status != 200 || !call->n_inputs)
 			breaker_success(breaker);
 		break;
 	case HTTP_CALL_BUSY:
@@ -257,10 +259,10 @@ static void call_target(struct provider_call *call, struct provider_target *targ
 	snprintf(url, sizeof url, "%s%s", target->url, call->path);
 	size_t max_answer = (call->n_inputs + 2) * ANSWER_BYTES_AN_INPUT;
 	struct http_call_options options = {
-		.method = call->body ? "POST" : "GET",
+		.method = call->n_inputs ? "POST" : "GET",
 		.url = url,
 		.headers = (const char *const *)call->headers.lines,
-		.body = {.data = call->body, .len_bytes = call->body_len},
+		.body = {.data = call->body.data, .len_bytes = call->body.len_bytes},
 		.connect_timeout_ms = maker->options.connect_timeout_ms,
 		.timeout_ms = (uint32_t)timeout_ms,
 		.max_response_bytes = max_answer < ANSWER_BYTES_MAX ? max_answer : ANSWER_BYTES_MAX,
@@ -336,7 +338,7 @@ static void on_http_done(struct http_call *http, const struct http_call_result *
 
 	bool answered = result->outcome == HTTP_CALL_OK;
 	if (answered && result->status == 200) {
-		if (call->body) {
+		if (call->n_inputs) {
 			parse_answer(call, result->body);
 			return;
 		}
@@ -412,15 +414,16 @@ static void begin_round(void *arg)
 
 /* ---- The interface ---- */
 
-static int write_body(struct provider_call *call, const struct provider_request *request)
+static void on_written(void *arg)
 {
-	struct buf body = BUF_INIT(SIZE_MAX / 2);
-	if (call->maker->dialect->write(request, &body) < 0) {
-		buf_free(&body);
-		return -1;
-	}
-	call->body = buf_take(&body, &call->body_len);
-	return 0;
+	struct provider_call *call = arg;
+	call->state = CALL_WAITING;
+	if (call->cancelled)
+		call_free(call);
+	else if (call->body.data)
+		begin_round(call);
+	else
+		finish_failed(call, PROVIDER_UNREACHABLE, 503, 1000, "out of memory");
 }
 
 static int set_headers(struct provider_call *call, const struct credential *credential,
@@ -432,7 +435,7 @@ static int set_headers(struct provider_call *call, const struct credential *cred
 	if (trace)
 		call->trace = *trace;
 	return provider_headers_write(
-		&call->headers, call->body != NULL, trace, sends_credential ? credential : NULL);
+		&call->headers, call->n_inputs > 0, trace, sends_credential ? credential : NULL);
 }
 
 static struct provider_call *call_new(struct provider *provider,
@@ -461,13 +464,20 @@ static struct provider_call *http_buy(struct provider *provider,
 		return NULL;
 	call->path = call->maker->dialect->embed_path;
 	call->n_inputs = request->n_inputs;
+	int later = -1;
 	call->model = strndup(request->model.data, request->model.len);
-	if (!call->timer || !call->model || write_body(call, request) < 0 ||
-		set_headers(call, request->credential, request->trace) < 0) {
+	if (call->timer && call->model &&
+		set_headers(call, request->credential, request->trace) == 0)
+		later = provider_body_write(&call->body, call->maker->loop, call->maker->workers,
+			call->maker->dialect->write, request, on_written, call);
+	if (later < 0) {
 		call_free(call);
 		return NULL;
 	}
-	timer_arm(call->timer, 0);
+	if (later)
+		call->state = CALL_WRITING;
+	else
+		timer_arm(call->timer, 0);
 	return call;
 }
 
@@ -495,7 +505,7 @@ static bool http_sent(const struct provider_call *call)
 
 static void http_cancel(struct provider_call *call)
 {
-	if (call->state == CALL_PARSING) {
+	if (call->state == CALL_PARSING || call->state == CALL_WRITING) {
 		call->cancelled = true;
 		return;
 	}

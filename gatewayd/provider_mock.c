@@ -40,7 +40,8 @@ struct provider_call {
 	char *model;
 	size_t dimensions;
 	size_t n;
-	char *inputs_json; /* all of them, one after the other */
+	struct shared_slice *body; /* where the inputs lie; NULL: in a copy */
+	char *inputs_json;
 	struct span *inputs;
 	struct embedding *embeddings;
 	uint64_t tokens;
@@ -130,6 +131,7 @@ static void call_free(struct provider_call *call)
 	free(call->embeddings);
 	free(call->inputs);
 	free(call->inputs_json);
+	shared_slice_unref(call->body);
 	free(call->model);
 	timer_free(&call->timer);
 	free(call);
@@ -227,21 +229,27 @@ static void done(struct job *job)
 	}
 }
 
-static int copy_inputs(struct provider_call *call, const struct provider_request *request)
+/* By reference where the body can be kept. */
+static int keep_inputs(struct provider_call *call, const struct provider_request *request)
 {
-	size_t total = 0;
-	for (size_t i = 0; i < request->n_inputs; i++)
+	size_t total = 1;
+	for (size_t i = 0; i < request->n_inputs && !request->body; i++)
 		total += request->inputs[i].len;
-	call->inputs_json = malloc(total + 1);
+	call->inputs_json = malloc(total);
 	call->inputs = calloc(request->n_inputs, sizeof *call->inputs);
 	call->embeddings = calloc(request->n_inputs, sizeof *call->embeddings);
 	if (!call->inputs_json || !call->inputs || !call->embeddings)
 		return -1;
+	if (request->body)
+		call->body = shared_slice_ref(request->body);
 	call->n = request->n_inputs;
 	char *at = call->inputs_json;
 	for (size_t i = 0; i < call->n; i++) {
+		call->inputs[i] = request->inputs[i];
+		if (call->body)
+			continue;
 		memcpy(at, request->inputs[i].data, request->inputs[i].len);
-		call->inputs[i] = (struct span){at, request->inputs[i].len};
+		call->inputs[i].data = at;
 		at += request->inputs[i].len;
 	}
 	return 0;
@@ -264,7 +272,7 @@ static struct provider_call *mock_buy(struct provider *provider,
 				   ? (size_t)request->dimensions
 				   : provider_mock_dimensions(request->model);
 	call->model = strndup(request->model.data, request->model.len);
-	if (!call->model || copy_inputs(call, request) < 0)
+	if (!call->model || keep_inputs(call, request) < 0)
 		goto fail;
 	if (mock->latency_ms) {
 		call->timer = timer_new(mock->loop, on_latency_over, call);

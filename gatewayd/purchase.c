@@ -411,6 +411,7 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 	struct provider_request request = {
 		.model_json = payer->model_json,
 		.params_json = payer->params_json,
+		.body = payer->body,
 		.inputs = inputs,
 		.n_inputs = n,
 		.model = payer->model,

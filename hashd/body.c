@@ -5,6 +5,7 @@
 #include <sys/queue.h>
 
 #include "common/log.h"
+#include "common/reclaim.h"
 
 /* Small bodies keep their memory and hash state for the next request. */
 #define SPARE_BYTES 16384
@@ -29,6 +30,7 @@ struct body {
 TAILQ_HEAD(body_list, body);
 
 struct bodies {
+	struct loop *loop;
 	uint64_t budget_bytes;
 	uint64_t bytes;          /* received, of all bodies */
 	uint64_t complete_bytes; /* of those that are complete */
@@ -37,12 +39,13 @@ struct bodies {
 	struct body_list spare;
 };
 
-struct bodies *bodies_new(uint64_t budget_bytes)
+struct bodies *bodies_new(struct loop *loop, uint64_t budget_bytes)
 {
 	struct bodies *bodies = calloc(1, sizeof(*bodies));
 
 	if (!bodies)
 		return NULL;
+	bodies->loop = loop;
 	bodies->budget_bytes = budget_bytes;
 	TAILQ_INIT(&bodies->receiving);
 	TAILQ_INIT(&bodies->spare);
@@ -52,7 +55,7 @@ struct bodies *bodies_new(uint64_t budget_bytes)
 static void destroy(struct body *body)
 {
 	digest_free(&body->state);
-	free(body->data);
+	reclaim(body->bodies->loop, body->data, body->capacity);
 	free(body);
 }
 

@@ -21,11 +21,12 @@
 #include "common/slice.h"
 #include "common/span.h"
 
+struct loop;
 struct bodies;
 struct body;
 
 /* NULL when out of memory. */
-struct bodies *bodies_new(uint64_t budget_bytes);
+struct bodies *bodies_new(struct loop *loop, uint64_t budget_bytes);
 /* After the last body. */
 void bodies_free(struct bodies **bodies);
 uint64_t bodies_bytes(const struct bodies *bodies);

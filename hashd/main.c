@@ -86,7 +86,7 @@ int main(int argc, char **argv)
 
 	p.otlp = otlp_new(p.daemon, &p.conf.otlp);
 	p.observe = observe_new(metrics, &p.conf);
-	p.bodies = bodies_new((uint64_t)p.conf.body_budget_bytes);
+	p.bodies = bodies_new(loop, (uint64_t)p.conf.body_budget_bytes);
 	p.backends = backends_new(loop, &p.conf, metrics, &backends_events, &p);
 	p.requests = p.backends ? requests_new(loop, &p.conf, metrics, p.backends) : NULL;
 	p.local = local_new(&p.conf, p.bodies, p.requests);

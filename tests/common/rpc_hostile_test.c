@@ -322,6 +322,53 @@ static void a_peer_that_does_not_read_is_not_read(void **arg)
 	raw_end();
 }
 
+static unsigned costly_requests;
+static void serve_costly(struct rpc_request *request, struct span params, void *arg)
+{
+	(void)arg;
+	costly_requests++;
+	uint64_t end_us = loop_now_us(world.loop) + 1000;
+	while (loop_now_us(world.loop) < end_us) {
+	}
+	rpc_request_reply(request, params);
+}
+static const struct rpc_method costly[] = {{"costly", serve_costly, NULL}, {NULL, NULL, NULL}};
+
+/* Each asks for what is expensive a few thousand times at once: others wait for some of them, not
+ * for all. */
+static void peers_that_flood_delay_others_little(void **arg)
+{
+	(void)arg;
+	enum { PEERS = 4, REQUESTS = 150, ROUNDS = 5 };
+	int peers[PEERS];
+	assert_int_equal(rpc_server_add(server, costly), 0);
+	costly_requests = 0;
+	packed_begin(&out);
+	for (uint32_t i = 0; i < REQUESTS; i++)
+		pack_request(&out.packer, i, "costly", span_of(""));
+	for (size_t i = 0; i < PEERS; i++) {
+		peers[i] = world_connect(&world);
+		send_all(peers[i], packed_span(&out));
+	}
+	WAIT_FOR(&world, costly_requests >= PEERS);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		struct asked a;
+		asked_init(&a);
+		unsigned before = costly_requests;
+		ask(&a, client, "echo", span_of(""), 0);
+		WAIT_FOR(&world, a.dones);
+		assert_true(costly_requests - before <= 4 * PEERS);
+		asked_free(&a);
+	}
+	/* Nothing is lost by waiting, and one that goes meanwhile is seen to go. */
+	close(peers[0]);
+	WAIT_FOR(&world, rpc_server_connections(server) == PEERS);
+	WAIT_FOR(&world, costly_requests >= (PEERS - 1) * REQUESTS);
+	for (size_t i = 1; i < PEERS; i++)
+		close(peers[i]);
+	buf_free(&out.buf);
+}
+
 static void credit_is_nothing_while_the_peer_does_not_read(void **arg)
 {
 	(void)arg;
@@ -464,6 +511,7 @@ int main(void)
 		CASE(chunk_beyond_its_credit),
 		CASE(late_and_unknown_frames_are_ignored),
 		CASE(more_requests_than_allowed_are_busy),
+		CASE(peers_that_flood_delay_others_little),
 		CASE(a_peer_that_does_not_read_is_not_read),
 		CASE(credit_is_nothing_while_the_peer_does_not_read),
 		CASE(a_peer_that_never_reads_is_closed),

@@ -8,7 +8,10 @@
 
 #include <cmocka.h>
 
+#include "common/loop.h"
 #include "hashd/body.h"
+
+static struct loop *loop;
 
 #define MANY 1000
 
@@ -48,7 +51,7 @@ static void check(struct body *body, size_t len)
 /* The same sum however it arrives, and whatever a recycled body held before. */
 static void hash_at_every_cut(void **state)
 {
-	struct bodies *bodies = bodies_new(1 << 20);
+	struct bodies *bodies = bodies_new(loop, 1 << 20);
 	enum body_flow flow;
 
 	(void)state;
@@ -73,7 +76,7 @@ static void hash_at_every_cut(void **state)
 /* One that was begun and dropped leaves nothing in the next one's sum. */
 static void dropped_half_way(void **state)
 {
-	struct bodies *bodies = bodies_new(1 << 20);
+	struct bodies *bodies = bodies_new(loop, 1 << 20);
 	enum body_flow flow;
 	struct body *body = body_new(bodies, -1, 1000, no_read_on, NULL, &flow);
 
@@ -90,7 +93,7 @@ static void dropped_half_way(void **state)
 
 static void limits(void **state)
 {
-	struct bodies *bodies = bodies_new(1 << 20);
+	struct bodies *bodies = bodies_new(loop, 1 << 20);
 	enum body_flow flow;
 	struct body *body = body_new(bodies, -1, 100, no_read_on, NULL, &flow);
 
@@ -108,7 +111,7 @@ static void limits(void **state)
 /* Memory follows what has come, not what was promised. */
 static void declared_length_costs_nothing(void **state)
 {
-	struct bodies *bodies = bodies_new(UINT64_C(1) << 40);
+	struct bodies *bodies = bodies_new(loop, UINT64_C(1) << 40);
 	enum body_flow flow;
 	struct body *body = body_new(bodies, 1 << 30, SIZE_MAX, no_read_on, NULL, &flow);
 
@@ -123,7 +126,7 @@ static void declared_length_costs_nothing(void **state)
 
 static void slices_keep_it(void **state)
 {
-	struct bodies *bodies = bodies_new(1 << 20);
+	struct bodies *bodies = bodies_new(loop, 1 << 20);
 	enum body_flow flow;
 	struct body *body = body_new(bodies, 50000, 50000, no_read_on, NULL, &flow);
 
@@ -163,7 +166,7 @@ static void on_read_on(void *arg)
 static void budget(void **state)
 {
 	enum { N = 20, LEN = 100000, STEP = 10000, BUDGET = 300000 };
-	struct bodies *bodies = bodies_new(BUDGET);
+	struct bodies *bodies = bodies_new(loop, BUDGET);
 	struct client clients[N] = {0};
 	struct body *complete[N];
 	size_t n_complete = 0, n_done = 0, idle_rounds = 0;
@@ -222,7 +225,7 @@ static void budget(void **state)
 /* The oldest leaves in the middle: the next one takes its place. */
 static void oldest_leaves(void **state)
 {
-	struct bodies *bodies = bodies_new(10000);
+	struct bodies *bodies = bodies_new(loop, 10000);
 	struct client a = {0}, b = {0}, c = {0};
 	enum body_flow flow;
 
@@ -258,5 +261,8 @@ int main(void)
 	};
 
 	fill();
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	loop = loop_new();
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	loop_free(&loop);
+	return failed;
 }

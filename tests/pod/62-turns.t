@@ -1,0 +1,63 @@
+#!/usr/bin/env perl
+
+# The largest bodies there are, of every shape that costs: no turn of the loop of hashd or gatewayd, and
+# so no callback, uses more than 5 ms of its thread's processor time.
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use EG::Test;
+use EG::Pod;
+
+my $MEASURED = eg_bin() !~ /sanitize|thread|cover/;
+my $BODY = 32 << 20;
+
+my %env = (PROVIDER => 'mock', STORE => 'none');
+my $pod = EG::Pod->new(gatewayds => 1, env => \%env);
+
+# Turns over 5 ms, turns over 20 ms, and the longest, of each daemon.
+sub turns
+{
+	return map {
+		my $page = http('GET', $_->url . '/metrics')->{body};
+		my %turns = $page =~ /^loop_(long_turns_total|stuck_turns_total|turn_cpu_max_seconds) (\S+)$/mg;
+		{ long => $turns{long_turns_total}, stuck => $turns{stuck_turns_total}, ms => $turns{turn_cpu_max_seconds} * 1000 };
+	} $pod->hashd, $pod->gatewayd(0);
+}
+
+# What stands around `input`, and the input filled up to the largest body.
+sub body
+{
+	my ($open, $piece, $close) = @_;
+	my $before = '{"model":"text-embedding-3-small","dimensions":8,"input":' . $open;
+	my $n = length $piece ? int(($BODY - length($before) - length($close) - 64) / length $piece) : 0;
+	return $before . $piece x $n . $close;
+}
+
+my ($words, $ids) = ('word ' x 3200, ',7654' x 3200);
+my @kinds = (
+	[ 'one text', 200 => sub { body('"', 'word and ', '"}') } ],
+	[ 'two thousand texts', 200 => sub { body('["last"', '', join('', map { qq(,"$_ $words") } 1 .. 2040) . ']}') } ],
+	[ 'lists of token ids', 200 => sub { body('[[1]', '', join('', map { ",[$_$ids]" } 1 .. 2040) . ']}') } ],
+	[ 'texts beyond the number', 400 => sub { body('["a"', ',"a"', ']}') } ],
+	[ 'nested too deep', 400 => sub { body('', '[', '') } ],
+);
+for (@kinds) {
+	my ($name, $status, $make) = @$_;
+	my $body = $make->();
+	my ($r) = http_many([ { url => $pod->url, method => 'POST', target => '/v1/embeddings', body => $body,
+		headers => [ 'Content-Type' => 'application/json', Authorization => 'Bearer sk-pod' ] } ]);
+	is $r->{status}, $status, $name or diag substr $r->{body} // $r->{error}, 0, 300;
+}
+
+# The clock of a thread also counts what a busy machine does beside it, rarely 100 ms: so a few long turns
+# are none of ours. What is ours comes with every body: to copy 32 MiB or to free it takes 10 to 100 ms.
+for my $daemon (0, 1) {
+	my $turns = (turns())[$daemon];
+	my $name = (qw(hashd gatewayd))[$daemon];
+	note sprintf '%s: longest %.1f ms, %d over 5 ms, %d over 20 ms', $name, @$turns{qw(ms long stuck)};
+	next if !$MEASURED;
+	cmp_ok $turns->{long}, '<', @kinds, "$name: turns of more than 5 ms";
+	cmp_ok $turns->{stuck}, '<', 3, "$name: turns of more than 20 ms";
+}
+
+done_testing;
