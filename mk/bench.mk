@@ -17,6 +17,10 @@ bench: deps-bench all $(BENCH_PROGRAMS) ## CPU and latency beside other servers,
 	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/supervisor/run $(O)/bench)
 	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/exportermerger/run)
 
+.PHONY: bench-purge
+bench-purge: test-build ## processor time of purges among 1,000,000 objects in memory
+	$(Q)EG_PURGE_OBJECTS=1000000 $(T)/gatewayd/cache_purge_test.t | grep '^#'
+
 .PHONY: bench-exportermerger
 bench-exportermerger: deps-bench all ## a merged page beside a merger in Python: time, CPU, peak memory
 	$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/exportermerger/run
