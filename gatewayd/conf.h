@@ -37,6 +37,7 @@ struct gatewayd_conf {
 	int scope; /* enum conf_scope */
 	char *client_keys_file;
 	char *purge_token;
+	int64_t purge_reread_ms;
 
 	int store; /* enum conf_store */
 	char *store_dir;

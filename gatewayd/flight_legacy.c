@@ -66,9 +66,11 @@ static struct stored_fields fields_of(struct flights *flights, const struct dige
 struct cache_object *flight_legacy_single(
 	struct flights *flights, const struct flight *flight, const struct stored_object *stored)
 {
-	struct provider_answer answer;
+	struct provider_answer answer = {0};
 	struct cache_object *object = NULL;
-	if (provider_answer_parse(stored->json, 1, &answer) == 0) {
+	if (!store_covered(flights->parts.store, &flight->key, flight->payer->model,
+		    stored->fields.stored_ms) &&
+		provider_answer_parse(stored->json, 1, &answer) == 0) {
 		struct stored_fields fields = fields_of(flights, &flight->key, flight->payer,
 			&answer, 0, answer.total_tokens, stored->fields.stored_ms);
 		object = flight_keep_found(flight, flight->payer, &fields);
@@ -169,12 +171,32 @@ static bool share_tokens(struct legacy *legacy)
 	return ok;
 }
 
+/* A purge of the store covers it, or one of the elements that are to be taken from it. */
+static bool is_covered(const struct legacy *legacy)
+{
+	const struct buyer *buyer = legacy->buyer;
+	const struct flight *flight;
+	TAILQ_FOREACH (flight, &buyer->wanted, link)
+		if (store_covered(legacy->flights->parts.store, &flight->key, buyer->model,
+			    legacy->stored.fields.stored_ms))
+			return true;
+	TAILQ_FOREACH (flight, &buyer->routed, link)
+		if (store_covered(legacy->flights->parts.store, &flight->key, buyer->model,
+			    legacy->stored.fields.stored_ms))
+			return true;
+	return false;
+}
+
 static void parsed(struct job *job)
 {
 	struct legacy *legacy = (struct legacy *)((char *)job - offsetof(struct legacy, job));
 	legacy->parsing = false;
 	if (!legacy->buyer) {
 		legacy_free(legacy);
+		return;
+	}
+	if (is_covered(legacy)) {
+		finish(legacy);
 		return;
 	}
 	bool good = legacy->answer.embeddings && !legacy->answer.reason;

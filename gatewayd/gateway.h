@@ -19,6 +19,7 @@ struct leases;
 struct loop;
 struct peers;
 struct provider;
+struct purge_epochs;
 struct purger;
 struct refresher;
 struct store;
@@ -37,7 +38,8 @@ struct gateway {
 	struct refresher *refresher;
 	struct stats *stats;
 	struct purger *purger;
-	const char *instance_id; /* random per start */
+	struct purge_epochs *epochs; /* NULL: no store */
+	const char *instance_id;     /* random per start */
 	uint64_t purges_refused;
 	struct client_keys *client_keys; /* NULL: any key will do */
 	bool mock;

@@ -27,6 +27,7 @@
 #include "gatewayd/provider_attempt.h"
 #include "gatewayd/provider_choice.h"
 #include "gatewayd/purge.h"
+#include "gatewayd/purge_epochs.h"
 #include "gatewayd/purge_serve.h"
 #include "gatewayd/refresh.h"
 #include "gatewayd/store_dir.h"
@@ -112,15 +113,20 @@ static struct store *make_dir_store(const struct gateway *gateway, const struct 
 	return store;
 }
 
+static struct s3_options s3_options_of(const struct gatewayd_conf *conf)
+{
+	return (struct s3_options){.endpoint = conf->s3_endpoint,
+		.bucket = conf->s3_bucket,
+		.region = conf->s3_region,
+		.access_key = conf->s3_access_key,
+		.secret = conf->s3_secret,
+		.session_token = conf->s3_session_token};
+}
+
 static struct store *make_s3_store(const struct gateway *gateway, const struct gatewayd_conf *conf)
 {
 	struct store_s3_options options = {
-		.s3 = {.endpoint = conf->s3_endpoint,
-			.bucket = conf->s3_bucket,
-			.region = conf->s3_region,
-			.access_key = conf->s3_access_key,
-			.secret = conf->s3_secret,
-			.session_token = conf->s3_session_token},
+		.s3 = s3_options_of(conf),
 		.prefix = gateway->provider->ops->store_prefix,
 		.max_queued_puts = (size_t)conf->store_queue,
 		/* Whoever looks gives up first: an end by this would pass for an answer. */
@@ -147,6 +153,43 @@ static void make_store(struct gateway *gateway, const struct gatewayd_conf *conf
 			"tiers of the store");
 		break;
 	}
+}
+
+static void on_epoch_news(const struct epoch *epoch, void *arg)
+{
+	struct gateway *gateway = arg;
+	purge_for_epoch(gateway->purger, epoch);
+}
+
+static void on_epochs_known(void *arg)
+{
+	struct gateway *gateway = arg;
+	store_epochs_known(gateway->store);
+}
+
+/* Purges of the store lie where the embeddings lie, in each of the stores. */
+static void make_epochs(struct gateway *gateway, const struct gatewayd_conf *conf)
+{
+	const char *prefix = gateway->provider->ops->store_prefix;
+	bool dir = conf->store == CONF_STORE_DIR || conf->store == CONF_STORE_DIR_S3;
+	bool s3 = conf->store == CONF_STORE_S3 || conf->store == CONF_STORE_DIR_S3;
+	if (!gateway->store)
+		return;
+	gateway->epochs = must(purge_epochs_new(gateway->loop, (uint64_t)conf->purge_reread_ms),
+		"table of epochs");
+	if (dir)
+		purge_epochs_add_place(
+			gateway->epochs, must(epoch_place_dir(gateway->loop, gateway->workers,
+						      conf->store_dir, prefix),
+						 "place of epochs"));
+	struct s3_options bucket = s3_options_of(conf);
+	if (s3)
+		purge_epochs_add_place(gateway->epochs,
+			must(epoch_place_s3(gateway->loop, &bucket, prefix), "place of epochs"));
+	store_use_epochs(gateway->store, gateway->epochs);
+	struct purge_epochs_events events = {
+		.on_news = on_epoch_news, .on_known = on_epochs_known, .arg = gateway};
+	purge_epochs_start(gateway->epochs, &events);
 }
 
 static void load_client_keys(struct gateway *gateway, const struct gatewayd_conf *conf)
@@ -220,6 +263,7 @@ static void make_purger(struct gateway *gateway, const struct gatewayd_conf *con
 		.self = (unsigned)conf->instance,
 		.n = (unsigned)conf->instances,
 		.token = &conf->purge_token,
+		.epochs = gateway->epochs,
 	};
 	gateway->purger = must(purger_new(gateway->loop, gateway->cache, &options), "purger");
 }
@@ -270,6 +314,7 @@ struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf)
 	make_provider(parts, conf);
 	load_client_keys(gateway, conf);
 	make_store(gateway, conf);
+	make_epochs(gateway, conf);
 	make_flights(gateway, conf);
 	gateway->refresher = must(
 		refresher_new(gateway->loop, gateway->cache, gateway->store,
@@ -339,6 +384,7 @@ void parts_free(struct parts **pointer)
 	peers_free(&gateway->peers);
 	refresher_free(&gateway->refresher);
 	store_free(&gateway->store);
+	purge_epochs_free(&gateway->epochs);
 	provider_free(&gateway->provider);
 	workers_free(&gateway->workers);
 	http_client_free(&parts->http_client);

@@ -14,6 +14,7 @@
 #include "common/messages.h"
 #include "common/rpc.h"
 #include "gatewayd/cache.h"
+#include "gatewayd/purge_epochs.h"
 
 #define ROUNDS 2
 /* What freeing may take of one turn of the loop. */
@@ -40,6 +41,8 @@ struct purge {
 	struct cache_tag_key keys[SURROGATE_MAX_KEYS];
 	size_t n_keys;
 	struct cache_purge local;
+	struct epoch epoch;      /* of a purge of the store */
+	bool too_many;           /* of them */
 	unsigned round, waiting; /* for so many instances, this one included */
 	uint64_t purged;
 	size_t n_siblings, n_targets;
@@ -243,6 +246,55 @@ static void round_begin(struct purge *purge)
 			ask(&purge->siblings[i]);
 }
 
+/* ---- The store ---- */
+
+static void store_said(const char *error, void *arg)
+{
+	struct purge *purge = arg;
+	struct purge_target_result *result = &purge->targets[purge->n_targets - 1];
+	if (error) {
+		log_error("purge: the store: %s", error);
+		result->status = 0;
+		result->success = false;
+		snprintf(result->error, sizeof result->error, "%s", error);
+	}
+	one_done(purge);
+}
+
+/* What the purge of the store covers is missing from here on. */
+static void begin_epoch(struct purge *purge)
+{
+	struct purge_request *request = &purge->request;
+	struct purger *purger = purge->purger;
+	uint64_t now_ms = loop_wall_ms(purger->loop);
+	struct epoch *epoch = &purge->epoch;
+	struct span model;
+	if (!request->time_ms || request->time_ms > now_ms)
+		request->time_ms = now_ms;
+	epoch->time_ms = request->time_ms;
+	if (request->scope == PURGE_KEY) {
+		epoch->scope = EPOCH_KEY;
+		epoch->value = request->digest;
+	} else if (request->scope == PURGE_TAG && purge_model_of_tag(request->tags[0], &model)) {
+		epoch->scope = EPOCH_MODEL;
+		epoch->value = epoch_model(model);
+	}
+	purge->too_many = purge_epochs_apply(purger->options.epochs, epoch) < 0;
+}
+
+static void write_epoch(struct purge *purge)
+{
+	struct span name = purge->request.hex;
+	if (purge->request.scope == PURGE_TAG)
+		name = purge->request.tags[0];
+	purge->waiting++;
+	if (purge->too_many)
+		store_said("too many purges of models and keys; purge everything", purge);
+	else
+		purge_epochs_write(
+			purge->purger->options.epochs, &purge->epoch, name, store_said, purge);
+}
+
 /* ---- Beginning ---- */
 
 static struct span copy_to(char **to, struct span from)
@@ -292,6 +344,8 @@ static void make_keys(struct purge *purge)
 	case PURGE_TAG:
 		for (size_t i = 0; i < request->n_tags; i++)
 			add_key(purge, cache_tag_key(CACHE_TAG_NAME, request->tags[i]));
+		if (request->n_tags == 0)
+			add_key(purge, cache_tag_key_of_digest(CACHE_TAG_NAME, &request->digest));
 		break;
 	case PURGE_BODY_HASH:
 		add_key(purge, cache_tag_key_of_digest(CACHE_TAG_BODY_HASH, &request->digest));
@@ -329,11 +383,16 @@ static void name_target(struct purge_target_result *target, unsigned index)
 static int make_targets(struct purge *purge)
 {
 	const struct purger_options *options = &purge->purger->options;
-	purge->n_targets = purge->request.only ? 1 : options->n;
+	purge->n_targets = purge->request.only ? 1 : options->n + purge->request.store;
 	purge->targets = calloc(purge->n_targets, sizeof *purge->targets);
 	purge->siblings = calloc(purge->n_targets, sizeof *purge->siblings);
 	if (!purge->targets || !purge->siblings)
 		return -1;
+	if (purge->request.store && !purge->request.only) {
+		struct purge_target_result *store = &purge->targets[purge->n_targets - 1];
+		*store = (struct purge_target_result){
+			.pod = "store", .status = 200, .success = true};
+	}
 	if (purge->request.only) {
 		name_target(&purge->targets[0], options->self);
 		return 0;
@@ -366,8 +425,28 @@ struct purge *purge_start(struct purger *purger, const struct purge_request *req
 	}
 	make_keys(purge);
 	purger->counters.done[request->scope]++;
+	if (request->store)
+		begin_epoch(purge);
 	round_begin(purge);
+	if (request->store && !request->only)
+		write_epoch(purge);
 	return purge;
+}
+
+void purge_for_epoch(struct purger *purger, const struct epoch *epoch)
+{
+	struct purge_request request = {.scope = PURGE_ALL, .only = true};
+	if (epoch->scope == EPOCH_KEY) {
+		request.scope = PURGE_KEY;
+		request.digest = epoch->value;
+	} else if (epoch->scope == EPOCH_MODEL) {
+		request.scope = PURGE_TAG;
+		request.digest = epoch->value; /* what the tag is known by */
+	}
+	log_fields(LOG_LEVEL_INFO, NULL, "purge", LOG_STR("by", "store"),
+		LOG_STR("scope", purge_scope_name(request.scope)));
+	if (!purge_start(purger, &request, NULL, NULL))
+		log_error("a purge that was read from the store was not done: too many at once");
 }
 
 void purge_forget(struct purge *purge)

@@ -4,8 +4,10 @@
 /*
  * A purge, applied to every instance of the pod:
  *
- *   EPOCH ──> ROUND 1 ──> ROUND 2 ──> done
- *    with X-Purge-Store: the epoch is written to the store (purge_epochs.h)
+ *   ROUND 1 ──> ROUND 2 ──> done
+ *
+ * With X-Purge-Store an epoch (purge_epochs.h) holds here from the first moment on, and is written
+ * to the store during the first round.
  *
  * In a round this instance purges its own memory, in slices, while the others are asked by RPC
  * `purge` to do the same (`only`: none of them asks further). The second round takes out copies
@@ -29,12 +31,16 @@ struct loop;
 struct purge;
 struct purger;
 
+struct epoch;
+struct purge_epochs;
+
 #define PURGES_MAX 256 /* under way; more is refused */
 
 struct purger_options {
 	const char *run_dir; /* <run_dir>/gatewayd.<n>.sock are the instances */
 	unsigned self, n;
-	char *const *token; /* where the setting is: may change with a reload */
+	char *const *token;          /* where the setting is: may change with a reload */
+	struct purge_epochs *epochs; /* NULL: there is no store */
 };
 
 struct purge_target_result {
@@ -47,8 +53,9 @@ struct purge_target_result {
 struct purge_result {
 	uint64_t purged; /* objects taken out of memory, everywhere */
 	size_t n, failed;
-	const struct purge_target_result *targets; /* by number of the instance */
-	const char *error;                         /* of the first that failed; "": none did */
+	/* By number of the instance; of a purge of the store behind them "store". */
+	const struct purge_target_result *targets;
+	const char *error; /* of the first that failed; "": none did */
 };
 
 struct purger_counters {
@@ -65,6 +72,8 @@ struct purger *purger_new(
  */
 struct purge *purge_start(struct purger *purger, const struct purge_request *request,
 	void (*on_done)(const struct purge_result *result, void *arg), void *arg);
+/* Purge this instance's memory of what an epoch covers, that was learned from the store. */
+void purge_for_epoch(struct purger *purger, const struct epoch *epoch);
 /* It goes on, on_done does not come. */
 void purge_forget(struct purge *purge);
 const struct purger_counters *purger_counters(const struct purger *purger);

@@ -31,8 +31,6 @@ static int check(const struct purge_request *request, struct api_error *error)
 	struct span model;
 	if (request->time_ms && !request->store)
 		return refuse(error, "X-Purge-Time goes with X-Purge-Store.");
-	if (request->store)
-		return refuse(error, "This gateway purges memory only; leave X-Purge-Store out.");
 	if (!request->store || request->scope == PURGE_ALL || request->scope == PURGE_KEY)
 		return 0;
 	if (request->scope == PURGE_TAG && request->n_tags == 1 &&

@@ -20,6 +20,8 @@ struct waiter {
 	struct rpc_request *request;
 };
 
+static const char no_store[] = "This gateway has no store (STORE=none); leave X-Purge-Store out.";
+
 /* ---- Who may ---- */
 
 static bool token_is_right(const struct gateway *gateway, struct span token)
@@ -147,6 +149,11 @@ void purge_serve(struct gateway *gateway, struct exchange *exchange)
 		api_error_respond(exchange, &error, NULL);
 		return;
 	}
+	if (request.store && !gateway->store) {
+		api_error_set(&error, 400, NULL, "bad_purge", "%s", no_store);
+		api_error_respond(exchange, &error, NULL);
+		return;
+	}
 	struct waiter *waiter = calloc(1, sizeof *waiter);
 	if (waiter) {
 		*waiter = (struct waiter){.gateway = gateway, .exchange = exchange};
@@ -169,7 +176,7 @@ void purge_serve(struct gateway *gateway, struct exchange *exchange)
 static void on_rpc_done(const struct purge_result *result, void *arg)
 {
 	struct waiter *waiter = arg;
-	struct msg_purge_target targets[64];
+	struct msg_purge_target targets[65];
 	BUG_ON(result->n > sizeof targets / sizeof targets[0]);
 	for (size_t i = 0; i < result->n; i++)
 		targets[i] = (struct msg_purge_target){
@@ -224,6 +231,10 @@ static void serve_rpc(struct rpc_request *rpc, struct span packed, void *arg)
 	}
 	if (purge_request_of_params(&params, &request, &error) < 0) {
 		reply_error(rpc, 400, error.message);
+		goto out;
+	}
+	if (request.store && !gateway->store) {
+		reply_error(rpc, 400, no_store);
 		goto out;
 	}
 	struct waiter *waiter = calloc(1, sizeof *waiter);

@@ -13,6 +13,7 @@
 #include "gatewayd/provider.h"
 #include "gatewayd/provider_attempt.h"
 #include "gatewayd/purge.h"
+#include "gatewayd/purge_epochs.h"
 #include "gatewayd/refresh.h"
 #include "gatewayd/store.h"
 
@@ -61,6 +62,8 @@ enum family {
 	PURGES_REFUSED,
 	PURGES_FAILED,
 	STORE_LOOK_UPS,
+	STORE_PURGED,
+	STORE_EPOCHS,
 	STORE_DEADLINES,
 	REFRESHES,
 	STORE_PUTS,
@@ -235,6 +238,13 @@ const struct metric_family gatewayd_families[] = {
 		.type = METRIC_COUNTER,
 		.labels = {"store", "result"},
 		.help = "Look-ups in each store (dir, s3): hit, miss, legacy, legacy_miss, corrupt, error, abandoned."},
+	[STORE_PURGED] = {.name = "gatewayd_store_purged_total",
+		.type = METRIC_COUNTER,
+		.labels = {"store"},
+		.help = "Look-ups that found an object which was purged: misses."},
+	[STORE_EPOCHS] = {.name = "gatewayd_store_epochs",
+		.type = METRIC_GAUGE,
+		.help = "Purges of the store that hold: of everything, models and keys."},
 	[STORE_DEADLINES] = {.name = "gatewayd_store_deadline_total",
 		.type = METRIC_COUNTER,
 		.help = "Look-ups in the store that took too long and were bought instead."},
@@ -361,6 +371,8 @@ static void collect_purges(const struct stats *stats)
 	for (int i = 0; i < PURGE_SCOPES; i++)
 		set_label(stats, PURGES, purge_scope_name((enum purge_scope)i),
 			(double)purges->done[i]);
+	if (stats->gateway->epochs)
+		set(stats, STORE_EPOCHS, (double)purge_epochs_count(stats->gateway->epochs));
 	set(stats, PURGES_FAILED, (double)purges->failed);
 	set(stats, PURGES_REFUSED, (double)stats->gateway->purges_refused);
 }
@@ -395,6 +407,7 @@ static void collect_store(const struct stats *stats, const struct store *store)
 	set_labels(stats, STORE_LOOK_UPS, kind, "corrupt", of->corrupt);
 	set_labels(stats, STORE_LOOK_UPS, kind, "error", of->get_errors);
 	set_labels(stats, STORE_LOOK_UPS, kind, "abandoned", of->abandoned);
+	set_label(stats, STORE_PURGED, kind, (double)of->purged);
 	set_labels(stats, STORE_PUTS, kind, "stored", of->puts);
 	set_labels(stats, STORE_PUTS, kind, "failed", of->put_errors);
 	set_labels(stats, STORE_PUTS, kind, "given_up", of->puts_given_up);

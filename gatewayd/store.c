@@ -204,7 +204,8 @@ static struct store_get *begin_get(struct store_get *get)
 		return NULL;
 	struct store *store = get->store;
 	store_get_began(get);
-	if (store->backend->get(get)) {
+	get->parked = store_must_park(store);
+	if (!get->parked && store->backend->get(get)) {
 		store->stats.get_errors++;
 		get->result = STORE_ERROR;
 		get->error = EBUSY;
@@ -261,7 +262,9 @@ void store_get_cancel(struct store_get **get_)
 	BUG_ON(get->cancelled);
 	get->cancelled = true;
 	leave_gets(get);
-	if (get->store->backend->cancel)
+	if (get->parked)
+		store_end_parked(get);
+	else if (get->store->backend->cancel)
 		get->store->backend->cancel(get);
 }
 
@@ -291,6 +294,7 @@ static void count_get(struct store *store, const struct store_get *get)
 			stats->legacy_misses++;
 		else
 			stats->misses++;
+		stats->purged += get->purged;
 		stats->corrupt += get->corrupt;
 		if (get->corrupt)
 			log_problem(store, &store->corrupt_log, LOG_LEVEL_WARN,
@@ -308,6 +312,7 @@ static void count_get(struct store *store, const struct store_get *get)
 void store_get_end(struct store_get *get)
 {
 	struct store *store = get->store;
+	store_check_epochs(get);
 	store_get_seen(get);
 	count_get(store, get);
 	if (!get->cancelled) {

@@ -25,6 +25,7 @@
 #include "gatewayd/stored_object.h"
 
 struct loop;
+struct purge_epochs;
 struct store;
 struct store_get;
 
@@ -48,6 +49,7 @@ enum store_result {
 /* Never decrease. Read them at any time on the loop thread. */
 struct store_stats {
 	uint64_t hits, legacy_hits, misses, corrupt, get_errors;
+	uint64_t purged;                    /* misses: found, and covered by an epoch */
 	uint64_t legacy_misses;             /* of store_get_legacy_start() */
 	uint64_t abandoned;                 /* cancelled before they were answered */
 	uint64_t denied;                    /* attempts that were refused for their credentials */
@@ -91,6 +93,17 @@ void store_keep_near(struct store *store, const struct stored_fields *fields);
  * long as it is), then on_drained, never from inside this call. Later puts are dropped; gets go on
  * working. Once. */
 void store_drain(struct store *store, void (*on_drained)(void *arg), void *arg);
+
+/*
+ * From now on what an epoch covers is a miss, and is deleted when it is found; until the epochs are
+ * known look-ups wait. Once, before the first look-up; epochs are borrowed.
+ */
+void store_use_epochs(struct store *store, const struct purge_epochs *epochs);
+/* They are known. */
+void store_epochs_known(struct store *store);
+/* Does an object that was found count as missing? For those whose model only the asker knows. */
+bool store_covered(
+	const struct store *store, const struct digest *key, struct span model, uint64_t stored_ms);
 
 const struct store_stats *store_stats(const struct store *store);
 /* Told of every look-up that was not abandoned and of every attempt to store, in each store that

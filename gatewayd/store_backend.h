@@ -19,6 +19,8 @@ struct store_get {
 	void (*done)(enum store_result result, struct stored_object *object, void *arg);
 	void *arg;
 	bool cancelled;
+	bool parked; /* until the epochs are known */
+	struct deferred parked_end;
 	bool legacy; /* by the hash of a whole body */
 	enum store_layout layout;
 	uint64_t began_us;
@@ -28,6 +30,7 @@ struct store_get {
 
 	/* What the backend found, set before store_get_end(): */
 	enum store_result result;
+	bool purged;        /* set by store_get_end() */
 	bool corrupt;       /* the result is STORE_MISS for that; object.reason says why */
 	int error;          /* errno of STORE_ERROR */
 	const char *reason; /* says more than error does; lent for store_get_end(), may be NULL */
@@ -73,6 +76,8 @@ struct store_backend {
 	const struct store *(*tier)(const struct store *store, unsigned i);
 	/* It was stored: put->written_bytes are new. May be NULL. */
 	void (*stored)(struct store *store, const struct store_put *put);
+	/* What this get found is purged: delete it, if it is still there. May be NULL. */
+	void (*remove)(const struct store_get *get);
 	/* store_free() was called: stop what runs by itself. Gets and puts under way still end. */
 	void (*close)(struct store *store);
 	/* The last of them has ended: free the store's memory. */
@@ -95,6 +100,7 @@ struct store {
 	const struct store_backend *backend;
 	struct loop *loop;
 	struct store_limits limits;
+	const struct purge_epochs *epochs; /* NULL: none */
 	struct store_stats stats;
 	struct store_get_list gets;
 	size_t n_gets;
@@ -129,6 +135,16 @@ void store_get_began(struct store_get *get);
 void store_get_seen(struct store_get *get);
 void store_put_seen(const struct store_put *put);
 void store_get_end(struct store_get *get);
+
+/* In store_epochs.c: */
+
+/* The epochs are not known yet: a get waits. */
+bool store_must_park(const struct store *store);
+/* It waits and is not wanted any more: it ends soon. */
+void store_end_parked(struct store_get *get);
+/* What was found and is purged becomes a miss. */
+void store_check_epochs(struct store_get *get);
+
 void store_put_end(struct store_put *put);
 void store_drained(struct store *store);
 

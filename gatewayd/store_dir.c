@@ -248,6 +248,59 @@ static int dir_get(struct store_get *get)
 	return workers_submit(dir_of(get->store)->workers, &dg->job);
 }
 
+/* ---- Delete what is purged ---- */
+
+struct dir_remove {
+	struct job job; /* first */
+	char path[PATH_MAX];
+	struct digest key;
+	uint64_t stored_ms;
+};
+
+/* Unless something newer has taken its place. */
+static void remove_work(struct job *job)
+{
+	struct dir_remove *dr = (struct dir_remove *)job;
+	struct stored_object object = {0};
+	struct stat st;
+	int fd = open(dr->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0)
+		return;
+	char *data = NULL;
+	bool same = false;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 &&
+		st.st_size <= STORED_OBJECT_MAX_BYTES && (data = malloc((size_t)st.st_size))) {
+		ssize_t len = read_all(fd, data, (size_t)st.st_size);
+		struct span bytes = {data, len < 0 ? 0 : (size_t)len};
+		same = stored_object_decode(bytes, &dr->key, &object) == STORED_OK &&
+		       object.fields.stored_ms == dr->stored_ms;
+		stored_object_free(&object);
+	}
+	if (same)
+		remove_corrupt(dr->path, &st);
+	free(data);
+	close(fd);
+}
+
+static void remove_done(struct job *job)
+{
+	free(job);
+}
+
+static void dir_remove(const struct store_get *get)
+{
+	const struct store_dir *dir = dir_of(get->store);
+	/* What a Python gateway wrote is its own. */
+	struct dir_remove *dr = get->result == STORE_FOUND ? malloc(sizeof *dr) : NULL;
+	if (!dr)
+		return;
+	dr->job = (struct job){.work = remove_work, .done = remove_done};
+	dr->key = get->key;
+	dr->stored_ms = get->object.fields.stored_ms;
+	if (object_path(dir, &get->key, dr->path) || workers_submit(dir->workers, &dr->job))
+		free(dr);
+}
+
 /* ---- Put, on the thread ---- */
 
 static int write_all(int fd, const uint8_t *data, size_t len)
@@ -387,6 +440,7 @@ static const struct store_backend dir_backend = {
 	.get = dir_get,
 	.put = dir_put,
 	.stored = dir_stored,
+	.remove = dir_remove,
 	.close = dir_close,
 	.free = dir_free,
 };

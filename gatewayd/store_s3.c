@@ -26,6 +26,11 @@
 #define REASON_MAX_BYTES       512
 
 struct s3_put;
+struct s3_remove {
+	struct s3_call *call;
+	LIST_ENTRY(s3_remove) link;
+};
+LIST_HEAD(s3_remove_list, s3_remove);
 LIST_HEAD(s3_put_list, s3_put);
 
 struct store_s3 {
@@ -34,6 +39,7 @@ struct store_s3 {
 	struct s3_client *client;
 	char *prefix;
 	uint32_t get_timeout_ms, put_timeout_ms;
+	struct s3_remove_list removes;
 	struct s3_put_list puts; /* on their way to the server */
 };
 
@@ -253,6 +259,39 @@ static void s3_cancel(struct store_get *get)
 	loop_defer(get->store->loop, &sg->end);
 }
 
+/* ---- Delete what is purged ---- */
+
+static void on_removed(struct s3_call *call, const struct s3_result *result, void *arg)
+{
+	struct s3_remove *sr = arg;
+	(void)call;
+	if (result->outcome != S3_OK)
+		log_debug("s3: a purged object was not deleted: %s", result->reason);
+	LIST_REMOVE(sr, link);
+	free(sr);
+}
+
+/* Tried once. An object that is bought again within milliseconds may go with it: it is bought once
+ * more, one day. */
+static void s3_remove(const struct store_get *get)
+{
+	struct store_s3 *s3 = s3_of(get->store);
+	struct s3_remove *sr = get->result == STORE_FOUND ? calloc(1, sizeof *sr) : NULL;
+	if (!sr)
+		return;
+	char name[STORE_NAME_BYTES];
+	store_object_name(s3->prefix, &get->key, name);
+	struct s3_request request = {.method = "DELETE",
+		.name = name,
+		.timeout_ms = s3->get_timeout_ms,
+		.max_response_bytes = PUT_ANSWER_MAX_BYTES};
+	sr->call = s3_client_call(s3->client, &request, on_removed, sr);
+	if (sr->call)
+		LIST_INSERT_HEAD(&s3->removes, sr, link);
+	else
+		free(sr);
+}
+
 /* ---- Put ---- */
 
 static void put_end(struct s3_put *sp, int error)
@@ -410,6 +449,12 @@ static void s3_close(struct store *store)
 {
 	struct store_s3 *s3 = s3_of(store);
 	struct s3_put *sp;
+	struct s3_remove *sr;
+	while ((sr = LIST_FIRST(&s3->removes))) {
+		LIST_REMOVE(sr, link);
+		s3_call_cancel(&sr->call);
+		free(sr);
+	}
 	while ((sp = LIST_FIRST(&s3->puts))) {
 		LIST_REMOVE(sp, link);
 		s3_call_cancel(&sp->call);
@@ -431,6 +476,7 @@ static const struct store_backend s3_backend = {
 	.put_bytes = sizeof(struct s3_put),
 	.get = s3_get,
 	.put = s3_put,
+	.remove = s3_remove,
 	.cancel = s3_cancel,
 	.close = s3_close,
 	.free = s3_free,
@@ -453,6 +499,7 @@ struct store *store_s3_new(
 	if (store_init(&s3->store, loop, &s3_backend, &limits))
 		goto fail_store;
 	LIST_INIT(&s3->puts);
+	LIST_INIT(&s3->removes);
 	s3->workers = workers;
 	s3->get_timeout_ms = options->get_timeout_ms ? options->get_timeout_ms
 						     : DEFAULT_GET_TIMEOUT_MS;
