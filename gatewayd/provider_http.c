@@ -22,6 +22,11 @@
 #define BACKOFF_BASE_MS       200
 #define BACKOFF_MAX_MS        8000
 #define RETRY_AFTER_MAX_MS    3600000
+/*
+ * A credential that has to wait longer than this is told so at once: callers with another one may
+ * be waiting for the same texts, and one of them pays instead.
+ */
+#define PAUSE_PATIENCE_MS 2000
 
 /* A caller over its limit is told so by the provider until it paused; then by us, in its words. */
 #define PAUSED_BODY                                                                                  \
@@ -361,7 +366,8 @@ static void on_http_done(struct http_call *http, const struct http_call_result *
 	enum provider_next next = provider_attempt_next(result);
 	if (next != PROVIDER_NEXT_NONE && fail_over(call))
 		return;
-	if (next == PROVIDER_NEXT_ANY && wait_and_try_again(call, retry_after_ms))
+	bool paused = answered && result->status == 429 && retry_after_ms > PAUSE_PATIENCE_MS;
+	if (next == PROVIDER_NEXT_ANY && !paused && wait_and_try_again(call, retry_after_ms))
 		return;
 	struct provider_result failure;
 	provider_attempt_failure(
@@ -402,7 +408,8 @@ static void begin_round(void *arg)
 		call_target(call, target, now_us);
 	} else if (refusal.paused) {
 		/* Whoever waits already waits on: somebody else's call was told to wait longer. */
-		if (!call->rounds || !wait_and_try_again(call, (int64_t)refusal.wait_ms))
+		if (!call->rounds || refusal.wait_ms > PAUSE_PATIENCE_MS ||
+			!wait_and_try_again(call, (int64_t)refusal.wait_ms))
 			refuse_paused(call, refusal.wait_ms);
 	} else {
 		maker->refused_by_breaker++;
