@@ -85,6 +85,11 @@ void trace_span_link(struct trace_span *span, const struct trace *other);
 void trace_span_fail(struct trace_span *span, const char *error_type, const char *message);
 
 /* Over. Clears the pointer. */
-void trace_span_end(struct trace_span **span);
+void trace_span_end_recorded(struct trace_span **span);
+static inline void trace_span_end(struct trace_span **span)
+{
+	if (*span)
+		trace_span_end_recorded(span);
+}
 
 #endif

@@ -336,12 +336,10 @@ static void write_span(const struct trace_span *span, struct buf *text)
 	buf_append_char(text, '}');
 }
 
-void trace_span_end(struct trace_span **pointer)
+void trace_span_end_recorded(struct trace_span **pointer)
 {
 	struct trace_span *span = *pointer;
 	struct buf text = BUF_INIT(TRACER_MAX_SPAN_BYTES);
-	if (!span)
-		return;
 	*pointer = NULL;
 	write_span(span, &text);
 	enqueue(&text);

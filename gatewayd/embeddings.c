@@ -263,7 +263,8 @@ static bool on_pull(struct slice *piece, void *arg)
 				: answer_write_some(&answer, &request->next, PIECE_BYTES, &buf);
 	if (rc < 0) {
 		/* Nothing can be said any more; the client sees a body that ends too early. */
-		log_error("embeddings: out of memory in the middle of an answer");
+		log_fields(LOG_LEVEL_ERROR, EXCHANGE_TRACE_TEXT(request->exchange),
+			"embeddings: an answer ends too early", LOG_STR("reason", "out of memory"));
 		buf_free(&buf);
 		request->next = request->query.n;
 		return false;

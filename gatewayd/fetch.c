@@ -40,6 +40,7 @@ struct fetch {
 	int status;
 	int64_t retry_after_ms;
 	char content_type[128];
+	char traceparent[TRACE_PARENT_LEN + 1]; /* "" : none */
 };
 
 static void fetch_free(struct fetch *fetch)
@@ -68,7 +69,8 @@ static void end(struct fetch *fetch, enum fetch_outcome outcome)
 
 static void lose(struct fetch *fetch, const char *why)
 {
-	log_info("fetch from gatewayd.%d: %s", fetch->peer, why);
+	log_fields(LOG_LEVEL_INFO, fetch->traceparent, "fetch: the owner is lost",
+		LOG_INT("owner", fetch->peer), LOG_STR("reason", why));
 	end(fetch, FETCH_LOST);
 }
 
@@ -280,12 +282,11 @@ static struct rpc_call *ask(
 				     : (struct span){(char *)fetch->body.data, fetch->body.len};
 	params.body_hash = (struct span){0};
 	params.client = SPAN_LITERAL("gatewayd");
-	char traceparent[TRACE_PARENT_LEN + 1] = "";
 	if (request->trace) {
-		trace_format(&request->trace->trace, traceparent);
+		trace_format(&request->trace->trace, fetch->traceparent);
 		add_header(&params.headers, "Tracestate", request->trace->state);
 	}
-	params.trace = span_of(traceparent);
+	params.trace = span_of(fetch->traceparent);
 	return msg_fetch_call(client, &params, 0, &call_events, fetch);
 }
 

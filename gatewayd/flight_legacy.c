@@ -201,7 +201,11 @@ static void parsed(struct job *job)
 	}
 	bool good = legacy->answer.embeddings && !legacy->answer.reason;
 	if (!good || !share_tokens(legacy)) {
-		log_fields(LOG_LEVEL_WARN, NULL, "a legacy object does not answer its request",
+		const struct trace_context *context = legacy->buyer->trace;
+		char trace[TRACE_PARENT_LEN + 1];
+		log_fields(LOG_LEVEL_WARN,
+			context ? trace_format_text(&context->trace, trace) : NULL,
+			"a legacy object does not answer its request",
 			LOG_STR("reason",
 				legacy->answer.reason ? legacy->answer.reason : "out of memory"));
 		finish(legacy);

@@ -135,6 +135,16 @@ static void arm_deadline(struct flights *flights)
 	timer_arm(flights->deadline, at_us > now_us ? (at_us - now_us) / 1000 + 1 : 0);
 }
 
+/* The first ones' spans show how the store is; thousands would tell no more. */
+static bool look_up_trace(struct buyer *buyer, struct trace *trace)
+{
+	if (!buyer->trace)
+		return false;
+	*trace = buyer->trace->trace;
+	trace->sampled = trace->sampled && buyer->traced_look_ups++ < TRACED_LOOK_UPS;
+	return true;
+}
+
 void flight_look_start(struct flights *flights)
 {
 	struct buyer *buyer;
@@ -154,13 +164,10 @@ void flight_look_start(struct flights *flights)
 		TAILQ_REMOVE(&flights->turns, buyer, turn_link);
 		buyer->has_turn = false;
 		update_turn(buyer, flights);
-		/* The first ones show how the store is; thousands would tell no more. */
-		const struct trace *trace = buyer->trace && buyer->traced_look_ups++ <
-								    TRACED_LOOK_UPS
-						    ? &buyer->trace->trace
-						    : NULL;
-		flight->get = store_get_start_traced(
-			flights->parts.store, &flight->key, trace, on_looked_up, flight);
+		struct trace trace;
+		bool has_trace = look_up_trace(buyer, &trace);
+		flight->get = store_get_start_traced(flights->parts.store, &flight->key,
+			has_trace ? &trace : NULL, on_looked_up, flight);
 		if (!flight->get)
 			missing(flight, buyer);
 	}

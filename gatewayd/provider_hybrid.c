@@ -137,8 +137,11 @@ static int ask_other(struct provider_call *call, const struct provider_result *r
 	request.model_json = (struct span){(char *)model_json.data, model_json.len};
 	call->equivalent = NULL;
 	call->from = call->from == hybrid->first ? hybrid->second : hybrid->first;
-	log_info("provider: %s serves a model of the other one, which failed",
-		call->from->ops->name);
+	char trace[TRACE_PARENT_LEN + 1];
+	log_fields(LOG_LEVEL_INFO,
+		request.trace ? trace_format_text(&request.trace->trace, trace) : NULL,
+		"provider: a model of the other one, which failed, is served",
+		LOG_STR("by", call->from->ops->name));
 	call->inner = call->from->ops->buy(call->from, &request, on_done, call);
 	buf_free(&model_json);
 	return call->inner ? 0 : -1;

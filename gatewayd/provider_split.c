@@ -367,7 +367,12 @@ static void on_part_done(const struct provider_result *result, void *arg)
 		if (take_part(call, range, result) < 0)
 			fail_for_memory(call);
 	} else if (n > 1 && !call->failed && provider_refused_for_size(result)) {
-		log_info("provider: refused %zu inputs for their size; buying them in halves", n);
+		const struct trace_context *context = call->copy.request.trace;
+		char trace[TRACE_PARENT_LEN + 1];
+		log_fields(LOG_LEVEL_INFO,
+			context ? trace_format_text(&context->trace, trace) : NULL,
+			"provider: refused for their size; they are bought in halves",
+			LOG_INT("inputs", n));
 		call->split->bisections++;
 		learn_from_refusal(part, result);
 		size_t middle = range.from + n / 2;

@@ -133,8 +133,10 @@ bool response_cache_answer(
 		SPAN_LITERAL("look up answer in memory"));
 	struct cache_object *object = cache_lookup(
 		gateway->cache, key, loop_wall_ms(gateway->loop), &freshness);
-	trace_span_bool(span, "gateway.cache.hit", freshness == CACHE_FRESH);
-	trace_span_end(&span);
+	if (span) {
+		trace_span_bool(span, "gateway.cache.hit", freshness == CACHE_FRESH);
+		trace_span_end(&span);
+	}
 	/* A stale one is made again from its elements, which are refreshed. */
 	if (freshness != CACHE_FRESH) {
 		cache_object_unref(&object);

@@ -171,16 +171,18 @@ static bool log_allowed(struct store *store, struct store_log_limit *limit, uint
 }
 
 static void log_problem(struct store *store, struct store_log_limit *limit, enum log_level level,
-	const char *sentence, const struct digest *key, const char *reason)
+	const char *sentence, const struct digest *key, const struct trace *trace,
+	const char *reason)
 {
+	char text[TRACE_PARENT_LEN + 1];
 	uint64_t before;
 	char hex[DIGEST_HEX + 1];
 	if (!log_allowed(store, limit, &before))
 		return;
 	digest_hex(key, hex);
-	log_fields(level, NULL, sentence, LOG_STR("store", store->backend->kind),
-		LOG_STR("key", hex), LOG_STR("reason", reason),
-		LOG_INT("not_logged_since", before));
+	log_fields(level, trace ? trace_format_text(trace, text) : NULL, sentence,
+		LOG_STR("store", store->backend->kind), LOG_STR("key", hex),
+		LOG_STR("reason", reason), LOG_INT("not_logged_since", before));
 }
 
 /* ---- Get ---- */
@@ -230,8 +232,10 @@ struct store_get *store_get_start_traced(struct store *store, const struct diges
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg)
 {
 	struct store_get *get = new_get(store, key, done, arg);
-	if (get && trace)
+	if (get && trace) {
 		get->trace = *trace;
+		get->has_trace = true;
+	}
 	return begin_get(get);
 }
 
@@ -273,6 +277,11 @@ static const char *reason_of(const char *reason, int error)
 	return reason ? reason : strerror(error);
 }
 
+static const struct trace *trace_of(const struct store_get *get)
+{
+	return get->has_trace ? &get->trace : NULL;
+}
+
 static void count_get(struct store *store, const struct store_get *get)
 {
 	struct store_stats *stats = &store->stats;
@@ -299,12 +308,13 @@ static void count_get(struct store *store, const struct store_get *get)
 		if (get->corrupt)
 			log_problem(store, &store->corrupt_log, LOG_LEVEL_WARN,
 				"a stored object is corrupt: it counts as missing", &get->key,
-				get->object.reason);
+				trace_of(get), get->object.reason);
 		break;
 	case STORE_ERROR:
 		stats->get_errors++;
 		log_problem(store, &store->get_log, get->denied ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN,
-			"the store cannot be read", &get->key, reason_of(get->reason, get->error));
+			"the store cannot be read", &get->key, trace_of(get),
+			reason_of(get->reason, get->error));
 		break;
 	}
 }
@@ -452,7 +462,7 @@ static void put_failed(struct store *store, struct store_put *put)
 	store->stats.denied += put->denied;
 	store->stats.no_space += put->error == ENOSPC || put->error == EDQUOT;
 	log_problem(store, &store->put_log, put->denied ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN,
-		"the store cannot be written", &put->fields.key,
+		"the store cannot be written", &put->fields.key, NULL,
 		reason_of(put->reason, put->error));
 	put->reason = NULL;
 	if (put->away) {

@@ -24,7 +24,8 @@ struct store_get {
 	bool legacy; /* by the hash of a whole body */
 	enum store_layout layout;
 	uint64_t began_us;
-	struct trace trace; /* zeroed: none, and no span is recorded */
+	bool has_trace;
+	struct trace trace; /* of the look-up, or of what asked for it */
 	struct trace_span *span;
 	TAILQ_ENTRY(store_get) place;
 

@@ -125,6 +125,7 @@ static void describe(struct msg_request_params *params, void *arg)
 	params->method = http_exchange_method(exchange);
 	params->target = http_exchange_target(exchange);
 	params->client = span_of(http_exchange_peer(exchange));
+	params->trace = span_of(visit->trace);
 	put(headers, "host", http_exchange_host(exchange));
 	put(headers, "x-original-host", http_exchange_host(exchange));
 	if (visit->path_hash[0])
@@ -210,7 +211,8 @@ static void on_answer(
 	visit->backend = request_backend(visit->request);
 	body_unref(&visit->body);
 	if (buf_failed(&visit->front->lines)) {
-		log_error("%s: bad header field in an answer", visit->backend);
+		log_fields(LOG_LEVEL_ERROR, visit->trace, "bad header field in an answer",
+			LOG_STR("backend", visit->backend));
 		slice_release(&lent);
 		request_cancel(&visit->request);
 		respond_failure(take_exchange(visit), REQUEST_REFUSED);

@@ -108,6 +108,7 @@ static void describe(struct msg_request_params *params, void *arg)
 	params->method = asked->method;
 	params->target = asked->target;
 	params->client = asked->client.len ? asked->client : SPAN_LITERAL("unix");
+	params->trace = span_of(errand->trace);
 	for (size_t i = 0; i < asked->headers.count; i++) {
 		struct msg_header header = asked->headers.items[i];
 

@@ -142,6 +142,15 @@ static void ask_again(struct request *request, const char *detail)
 	ask(request);
 }
 
+static void log_bad_answer(const struct request *request, const char *reason)
+{
+	char trace[TRACE_PARENT_LEN + 1];
+
+	log_fields(LOG_LEVEL_ERROR, trace_format_text(request->trace, trace),
+		"gatewayd cannot be understood, or failed", LOG_STR("reason", reason),
+		LOG_STR("backend", backend_name(request->backend)));
+}
+
 /* false: the answer cannot be used. */
 static bool look_at(
 	const struct request *request, const struct msg_request_result *answer, struct slice *lent)
@@ -150,11 +159,11 @@ static bool look_at(
 
 	if (answer->lease && (!window || !window_lend(window, answer->lease, answer->offset,
 						 answer->length, lent))) {
-		log_error("%s: an answer is not within its arena", backend_name(request->backend));
+		log_bad_answer(request, "an answer is not within its arena");
 		return false;
 	}
 	if (answer->status < 200 || answer->status > 599 || (answer->lease && answer->chunked)) {
-		log_error("%s: bad status", backend_name(request->backend));
+		log_bad_answer(request, "bad status");
 		slice_release(lent);
 		return false;
 	}
@@ -171,7 +180,7 @@ static void on_result(struct span result, void *arg)
 	BUG_ON(request->magic != REQUEST_MAGIC || request->state != REQUEST_ASKED);
 	backend_heard(request->backend);
 	if (msg_request_result_unpack(result, answer, &error) < 0) {
-		log_error("%s: bad answer: %s", backend_name(request->backend), error.text);
+		log_bad_answer(request, error.text);
 		fail(request, REQUEST_REFUSED, "gatewayd's answer is not valid");
 		return;
 	}
@@ -254,8 +263,7 @@ static void on_done(const struct rpc_error *error, void *arg)
 	} else if (error->code == RPC_LOST || error->code == RPC_PROTOCOL) {
 		ask_again(request, detail);
 	} else {
-		log_error("%s: request failed with %d: %s", backend_name(request->backend),
-			error->code, detail);
+		log_bad_answer(request, detail);
 		fail(request, error->code == RPC_BUSY ? REQUEST_BUSY : REQUEST_REFUSED, detail);
 	}
 }
@@ -276,19 +284,21 @@ static void wait(struct request *request)
 		timer_arm(owner->wait_timer, wait_ms);
 }
 
-/* The attempt's traceparent. */
-static struct span begin_span(struct request *request, char text[TRACE_PARENT_LEN + 1])
+/* The attempt has a span of its own: then gatewayd's is below that one. */
+static void begin_span(
+	struct request *request, struct msg_request_params *params, char text[TRACE_PARENT_LEN + 1])
 {
 	struct trace ours;
 
 	request->span = trace_span_begin(
 		request->trace, &ours, TRACE_SPAN_CLIENT, SPAN_LITERAL("request"));
+	if (!request->span)
+		return;
 	trace_span_text(request->span, "rpc.method", "request");
 	trace_span_text(request->span, "network.transport", "unix");
 	trace_span_text(request->span, "server.address", backend_name(request->backend));
 	trace_span_int(request->span, "gateway.attempt", request->attempts);
-	trace_format(&ours, text);
-	return (struct span){text, TRACE_PARENT_LEN};
+	params->trace = span_of(trace_format_text(&ours, text));
 }
 
 /* To the best instance that is up; waits when none is. */
@@ -315,7 +325,7 @@ static void ask(struct request *request)
 		params->body.len = 0;
 	char trace[TRACE_PARENT_LEN + 1];
 
-	params->trace = begin_span(request, trace);
+	begin_span(request, params, trace);
 	set_state(request, REQUEST_ASKED);
 	request->call = msg_request_call(backend_client(backend), params, 0, &call_events, request);
 	if (!request->call) {

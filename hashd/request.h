@@ -50,7 +50,7 @@ enum request_failure {
  * call into this module; after the end, and after request_cancel(), the request is dead.
  */
 struct request_events {
-	/* Say what is asked: method, target, headers, client. The spans stay valid while the
+	/* Say what is asked: method, target, headers, client, trace. The spans stay valid while the
 	 * request lives. Called again when it is asked again. */
 	void (*describe)(struct msg_request_params *params, void *arg);
 	/* packed is the same answer as it came; both borrowed. lent: the body, when it lies in
@@ -67,11 +67,12 @@ struct request_events {
 struct request_options {
 	const struct request_events *events; /* outlive the request */
 	void *arg;
-	const struct digest *key;  /* which instance; copied */
-	struct body *body;         /* complete, a reference is taken; NULL: none */
-	const char *body_hash;     /* hex, outlives the request; "" without a body */
-	const struct trace *trace; /* whose steps these are; outlives the request */
-	bool idempotent;           /* may be asked twice */
+	const struct digest *key; /* which instance; copied */
+	struct body *body;        /* complete, a reference is taken; NULL: none */
+	const char *body_hash;    /* hex, outlives the request; "" without a body */
+	const struct trace
+		*trace;  /* whose steps these are, as in describe(); outlives the request */
+	bool idempotent; /* may be asked twice */
 };
 
 /* NULL when out of memory. */
