@@ -1,13 +1,11 @@
 #include "broadcasterd/broadcast.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <sys/queue.h>
 
 #include "broadcasterd/conf.h"
 #include "broadcasterd/redelivery.h"
 #include "broadcasterd/stats.h"
-#include "common/json.h"
 #include "common/log.h"
 #include "common/loop.h"
 
@@ -236,37 +234,6 @@ void broadcast_leave(struct broadcast **broadcast)
 	if (*broadcast)
 		(*broadcast)->on_done = NULL;
 	*broadcast = NULL;
-}
-
-/* ---- the answer ---- */
-
-void broadcast_write_json(const struct msg_purge_result *result, struct buf *out)
-{
-	const struct msg_purge_target_list *results = &result->results;
-	size_t n_ok = 0;
-	if (!results->count) {
-		buf_append_str(out, "{\"error\":");
-		json_append_string(out, result->error);
-		buf_append_str(out, "}\n");
-		return;
-	}
-	for (size_t i = 0; i < results->count; i++)
-		n_ok += results->items[i].success;
-	buf_printf(out, "{\"total\":%zu,\"success\":%zu,\"failed\":%zu,\"results\":[",
-		results->count, n_ok, results->count - n_ok);
-	for (size_t i = 0; i < results->count; i++) {
-		const struct msg_purge_target *r = &results->items[i];
-		buf_append_str(out, i ? ",{\"pod\":" : "{\"pod\":");
-		json_append_string(out, r->pod);
-		buf_printf(out, ",\"status\":%" PRIu64 ",\"success\":%s,\"error\":", r->status,
-			r->success ? "true" : "false");
-		if (r->error.len)
-			json_append_string(out, r->error);
-		else
-			buf_append_str(out, "null");
-		buf_append_char(out, '}');
-	}
-	buf_append_str(out, "]}\n");
 }
 
 /* ---- life ---- */

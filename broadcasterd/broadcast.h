@@ -16,7 +16,6 @@
 #include "broadcasterd/delivery.h"
 #include "broadcasterd/discovery.h"
 #include "broadcasterd/purge.h"
-#include "common/buf.h"
 #include "common/messages.h"
 
 struct broadcasts;
@@ -63,9 +62,5 @@ struct broadcast *broadcast_start(struct broadcasts *broadcasts, struct purge *p
 	void (*on_done)(const struct broadcast_result *result, void *arg), void *arg);
 /* Nobody waits for it any more: no callback comes. Clears the pointer; NULL is fine. */
 void broadcast_leave(struct broadcast **broadcast);
-
-/* {"total":N,"success":N,"failed":N,"results":[{"pod":…,"status":N,"success":true,"error":null},…]},
- * or {"error":"…"} when nobody was told. */
-void broadcast_write_json(const struct msg_purge_result *result, struct buf *out);
 
 #endif

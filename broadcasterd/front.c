@@ -1,5 +1,7 @@
 #include "broadcasterd/front.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/queue.h>
 
@@ -13,6 +15,7 @@
 #include "common/json.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/purge_command.h"
 
 #define MAX_CONNECTIONS  1024
 #define MAX_ANSWER_BYTES (4u << 20)
@@ -79,8 +82,10 @@ static void on_broadcast_done(const struct broadcast_result *result, void *arg)
 {
 	struct visit *v = arg;
 	struct buf json = BUF_INIT(MAX_ANSWER_BYTES);
-	broadcast_write_json(&result->message, &json);
-	respond_json(v->exchange, (int)result->message.status, "", &json);
+	char purged[48];
+	purge_report_write_json(&result->message, &json);
+	snprintf(purged, sizeof purged, "X-Purged: %" PRIu64 "\r\n", result->message.purged);
+	respond_json(v->exchange, (int)result->message.status, purged, &json);
 	v->broadcast = NULL;
 	visit_free(v);
 }

@@ -32,7 +32,10 @@ static const struct command commands[] = {
 		"copy the Python gateway's directory or bucket into the store"},
 	{"export", "TARGET", "export TARGET",
 		"copy the store to a directory, a bucket, a FILE.jsonl or - (as lines)"},
-	{"stats", NULL, "stats", "requests, tokens and dollars saved by model"}, {0}};
+	{"stats", NULL, "stats", "requests, tokens and dollars saved by model"},
+	{"purge", NULL, "purge WHAT",
+		"take answers out of every pod's cache; see cachectl purge --help"},
+	{0}};
 
 static void print_help(FILE *out)
 {
@@ -184,9 +187,15 @@ int main(int argc, char **argv)
 {
 	struct ctl_options options = {.parallel = DEFAULT_PARALLEL, .batch = DEFAULT_BATCH};
 	log_open("cachectl", LOG_LEVEL_WARN, LOG_FORMAT_TEXT);
+	if (argc > 1 && strcmp(argv[1], "purge") == 0) {
+		enum ctl_exit purged = ctl_purge(argc - 1, argv + 1);
+		return fflush(stdout) != 0 && purged == CTL_OK ? CTL_PROBLEMS : (int)purged;
+	}
 	parse_options(argc, argv, &options);
 	if (optind == argc)
 		usage_error("a command is missing", NULL);
+	if (strcmp(argv[optind], "purge") == 0)
+		usage_error("purge has options of its own, and stands first", NULL);
 	const struct command *command = commands;
 	while (command->name && strcmp(command->name, argv[optind]) != 0)
 		command++;

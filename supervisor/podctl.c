@@ -12,6 +12,7 @@
 #include "supervisor/config/values.h"
 #include "supervisor/ctl/completion.h"
 #include "supervisor/ctl/logs.h"
+#include "supervisor/ctl/purge.h"
 #include "supervisor/ctl/session.h"
 #include "supervisor/ctl/table.h"
 #include "supervisor/ctl/top.h"
@@ -22,8 +23,9 @@
 
 struct options {
 	const char *socket;
-	bool json, wait, no_wait, to_stderr, follow, once;
+	bool json, wait, no_wait, to_stderr, follow, once, purges;
 	uint64_t wait_ms, bytes, interval_ms;
+	struct purge_command *purge;
 };
 
 struct command {
@@ -289,19 +291,27 @@ static enum ctl_exit run_reload(const struct command *command, const struct opti
 	return result;
 }
 
-/* The broadcaster purges every pod, this one included; without it there is nobody to ask. */
+static const char *run_dir(void)
+{
+	const char *dir = getenv("RUN_DIR");
+	return dir && *dir ? dir : DEFAULT_RUN_DIR;
+}
+
 static enum ctl_exit run_purge(const struct command *command, const struct options *options,
 	struct session *session, char **names, int n_names)
 {
-	(void)command;
-	(void)options;
 	(void)session;
-	(void)names;
-	(void)n_names;
-	fprintf(stderr,
-		"podctl: no broadcasterd runs in this pod, so there is nobody to carry out a "
-		"purge\n");
-	return CTL_NO_SUPERVISOR;
+	struct purge_options wanted = {.socket = options->socket,
+		.run_dir = run_dir(),
+		.timeout_ms = options->wait_ms,
+		.json = options->json,
+		.color = use_color()};
+	const char *error = purge_command_complete(options->purge, names, n_names);
+	if (error) {
+		fprintf(stderr, "podctl: %s; usage: podctl purge %s\n", error, command->usage);
+		return CTL_USAGE;
+	}
+	return purge_run(options->purge, &wanted);
 }
 
 static enum ctl_exit run_completion(const struct command *command, const struct options *options,
@@ -350,7 +360,8 @@ static const struct command commands[] = {
 		"the same of several programs, every line with its program"},
 	{"top", run_top, 0, false, "[--once] [--interval=TIME]",
 		"processor, memory and restarts, live"},
-	{"purge", run_purge, 0, true, "", "purge cached answers (needs broadcasterd)"},
+	{"purge", run_purge, 0, true, "[--store] PATH | WHAT",
+		"take answers out of every pod's cache (needs broadcasterd)"},
 	{"shutdown", run_shutdown, 0, false, "", "stop everything, then the supervisor"},
 	{"completion", run_completion, 0, true, "bash",
 		"completion for the shell: source <(podctl completion bash)"},
@@ -370,8 +381,11 @@ static void print_help(FILE *out)
 		"  --json           for programs\n"
 		"  --timeout=TIME   give up waiting after that long (status --wait: 60 s; others: never)\n"
 		"  --version, --help\n\n"
+		"What to purge, of all gatewayd of all pods (of memory, unless --store):\n%s\n"
 		"Exit codes: 0 done and well, 1 could not be done, 3 status: something is not running,\n"
-		"4 no such program, 64 usage, 69 no supervisor, 75 not in time.\n");
+		"4 no such program, 64 usage, 69 no supervisor (purge: no broadcasterd), 75 not in "
+		"time.\n",
+		purge_command_help);
 }
 
 enum {
@@ -386,7 +400,8 @@ enum {
 	OPT_ONCE,
 	OPT_INTERVAL,
 	OPT_VERSION,
-	OPT_HELP
+	OPT_HELP,
+	OPT_PURGE /* and what enum purge_option has, from here on */
 };
 
 static const struct option long_options[] = {{"socket", required_argument, NULL, OPT_SOCKET},
@@ -396,6 +411,13 @@ static const struct option long_options[] = {{"socket", required_argument, NULL,
 	{"follow", no_argument, NULL, OPT_FOLLOW}, {"once", no_argument, NULL, OPT_ONCE},
 	{"interval", required_argument, NULL, OPT_INTERVAL},
 	{"stderr", no_argument, NULL, OPT_STDERR}, {"bytes", required_argument, NULL, OPT_BYTES},
+	{"all", no_argument, NULL, OPT_PURGE + PURGE_OPTION_ALL},
+	{"tag", required_argument, NULL, OPT_PURGE + PURGE_OPTION_TAG},
+	{"model", required_argument, NULL, OPT_PURGE + PURGE_OPTION_MODEL},
+	{"body-hash", required_argument, NULL, OPT_PURGE + PURGE_OPTION_BODY_HASH},
+	{"key", required_argument, NULL, OPT_PURGE + PURGE_OPTION_KEY},
+	{"store", no_argument, NULL, OPT_PURGE + PURGE_OPTION_STORE},
+	{"token-file", required_argument, NULL, OPT_PURGE + PURGE_OPTION_TOKEN_FILE},
 	{"version", no_argument, NULL, OPT_VERSION}, {"help", no_argument, NULL, OPT_HELP}, {0}};
 
 static void usage_error(const char *what, const char *value)
@@ -409,6 +431,14 @@ static void parse_time(struct options *options, const char *text)
 {
 	if (value_ms(text, &options->wait_ms) < 0)
 		usage_error("not a time such as 10 or 500ms", text);
+}
+
+static void parse_purge(struct options *options, enum purge_option option)
+{
+	const char *error = purge_command_option(options->purge, option, optarg);
+	if (error)
+		usage_error(error, NULL);
+	options->purges = true;
 }
 
 static void parse_options(int argc, char **argv, struct options *options)
@@ -459,7 +489,9 @@ static void parse_options(int argc, char **argv, struct options *options)
 			print_help(stdout);
 			exit(CTL_OK);
 		default:
-			exit(CTL_USAGE); /* getopt_long() said why */
+			if (c < OPT_PURGE)
+				exit(CTL_USAGE); /* getopt_long() said why */
+			parse_purge(options, (enum purge_option)(c - OPT_PURGE));
 		}
 	}
 }
@@ -475,7 +507,8 @@ static const struct command *find_command(const char *name)
 
 int main(int argc, char **argv)
 {
-	struct options options = {0};
+	struct purge_command purge = {0};
+	struct options options = {.purge = &purge};
 	char path[4096];
 	log_open("podctl", LOG_LEVEL_WARN, LOG_FORMAT_TEXT);
 	parse_options(argc, argv, &options);
@@ -486,16 +519,20 @@ int main(int argc, char **argv)
 	int n_names = argc - optind - 1;
 	if (n_names < command->min_names)
 		usage_error("a name is missing; usage: podctl", command->usage);
-	if (command->alone)
-		return (int)command->run(command, &options, NULL, names, n_names);
+	if (options.purges && command->run != run_purge)
+		usage_error("an option of purge with", command->name);
+	if (command->alone) {
+		int code = (int)command->run(command, &options, NULL, names, n_names);
+		purge_command_free(&purge);
+		return fflush(stdout) != 0 && !code ? CTL_FAILED : code;
+	}
 	if (options.wait && !options.wait_ms)
 		options.wait_ms = DEFAULT_WAIT_MS;
-	const char *run_dir = getenv("RUN_DIR");
-	snprintf(path, sizeof path, "%s/supervisor.sock",
-		run_dir && *run_dir ? run_dir : DEFAULT_RUN_DIR);
+	snprintf(path, sizeof path, "%s/supervisor.sock", run_dir());
 	enum ctl_exit result;
-	struct session *session = session_open(options.socket ? options.socket : path,
-		options.wait ? options.wait_ms : 0, &result);
+	struct session *session = session_open(&session_supervisor,
+		options.socket ? options.socket : path, options.wait ? options.wait_ms : 0,
+		&result);
 	if (!session)
 		return (int)result;
 	result = command->run(command, &options, session, names, n_names);

@@ -33,6 +33,8 @@ enum ctl_exit ctl_verify(const struct ctl_options *options);
 enum ctl_exit ctl_import(const struct ctl_options *options, const char *source);
 enum ctl_exit ctl_export(const struct ctl_options *options, const char *target);
 enum ctl_exit ctl_stats(const struct ctl_options *options);
+/* Has options of its own: argv begins with the command's name. */
+enum ctl_exit ctl_purge(int argc, char **argv);
 
 /* ---- One line that says how far it is; drawn at most ten times a second, on a terminal ---- */
 

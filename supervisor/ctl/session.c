@@ -10,9 +10,14 @@
 
 #include "common/loop.h"
 
-#define RETRY_MS    10
-#define CONNECT_MS  2000
-#define STARTING_UP "start it with `make run`, or: supervisor --config manifests/local/pod.conf"
+#define RETRY_MS   10
+#define CONNECT_MS 2000
+
+const struct session_peer session_supervisor = {
+	.name = "supervisor",
+	.who = "the supervisor",
+	.start = "start it with `make run`, or: supervisor --config manifests/local/pod.conf",
+};
 
 struct session {
 	struct loop *loop;
@@ -46,19 +51,19 @@ static int try_connect(const char *path)
 	return result;
 }
 
-static void explain(const char *path, int error)
+static void explain(const struct session_peer *peer, const char *path, int error)
 {
 	if (error == ENOENT || error == ECONNREFUSED)
 		fprintf(stderr,
-			"podctl: no supervisor is running (%s: %s)\n"
-			"  " STARTING_UP "\n"
+			"podctl: no %s is running (%s: %s)\n"
+			"  %s\n"
 			"  running elsewhere? name its socket: podctl --socket PATH, or set RUN_DIR\n",
-			path, strerror(error));
+			peer->name, path, strerror(error), peer->start);
 	else if (error == EACCES || error == EPERM)
 		fprintf(stderr,
-			"podctl: %s: %s\n  the supervisor answers its own user and root: try as one of "
+			"podctl: %s: %s\n  %s answers its own user and root: try as one of "
 			"them\n",
-			path, strerror(error));
+			path, strerror(error), peer->who);
 	else
 		fprintf(stderr, "podctl: %s: %s\n", path, strerror(error));
 }
@@ -84,7 +89,8 @@ static int wait_for_socket(struct session *session, const char *path, uint64_t w
 	return error;
 }
 
-struct session *session_open(const char *socket_path, uint64_t wait_ms, enum ctl_exit *exit_code)
+struct session *session_open(const struct session_peer *peer, const char *socket_path,
+	uint64_t wait_ms, enum ctl_exit *exit_code)
 {
 	struct session *session = calloc(1, sizeof *session);
 	*exit_code = CTL_FAILED;
@@ -99,7 +105,7 @@ struct session *session_open(const char *socket_path, uint64_t wait_ms, enum ctl
 	*exit_code = CTL_NO_SUPERVISOR;
 	int error = wait_for_socket(session, socket_path, wait_ms);
 	if (error) {
-		explain(socket_path, error);
+		explain(peer, socket_path, error);
 		goto fail;
 	}
 	session->client = rpc_client_new(
@@ -111,7 +117,7 @@ struct session *session_open(const char *socket_path, uint64_t wait_ms, enum ctl
 	timer_disarm(session->timer);
 	if (session->client && rpc_client_connected(session->client))
 		return session;
-	fprintf(stderr, "podctl: %s: the supervisor does not take the connection\n", socket_path);
+	fprintf(stderr, "podctl: %s: %s does not take the connection\n", socket_path, peer->who);
 fail:
 	session_free(&session);
 	return NULL;

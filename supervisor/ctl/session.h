@@ -22,11 +22,21 @@ enum ctl_exit {
 
 struct session;
 
+/* Whom podctl talks to, for what it says when that does not answer. */
+struct session_peer {
+	const char *name;  /* "supervisor" */
+	const char *who;   /* "the supervisor" */
+	const char *start; /* what to do when it does not run */
+};
+extern const struct session_peer session_supervisor;
+
 /*
- * Connect to the supervisor's socket. wait_ms: how long to wait for it to appear, 0: not at all.
- * NULL after saying on stderr what is wrong and what to do about it, with *exit_code set.
+ * Connect to the peer's socket. peer is lent for as long as the session. wait_ms: how long to wait
+ * for it to appear, 0: not at all. NULL after saying on stderr what is wrong and what to do about
+ * it, with *exit_code set.
  */
-struct session *session_open(const char *socket_path, uint64_t wait_ms, enum ctl_exit *exit_code);
+struct session *session_open(const struct session_peer *peer, const char *socket_path,
+	uint64_t wait_ms, enum ctl_exit *exit_code);
 
 /*
  * Ask, and wait up to timeout_ms (0: for ever) for the answer, whose bytes are put in *answer.

@@ -189,9 +189,13 @@ subtest 'completion' => sub {
 };
 
 subtest 'purge' => sub {
-	my ($code, $out, $err) = $pod->ctl('purge');
+	my ($code, $out, $err) = $pod->ctl('purge', '--all');
 	is $code, 69, 'exit code';
-	like $err, qr/no broadcasterd runs/, 'is said';
+	like $err, qr/no broadcasterd is running/, 'is said';
+	($code) = $pod->ctl('purge');
+	is $code, 64, 'of what?';
+	($code) = $pod->ctl('status', '--all');
+	is $code, 64, 'its options are no others\'';
 };
 
 is $pod->stop, 0;
