@@ -1,6 +1,6 @@
 # Compiler and linker flags of each VARIANT: release, sanitize, thread, cover, fuzz.
 
-PACKAGES := libevent libcurl libcrypto zlib msgpack jansson hiredis
+PACKAGES := libevent libcurl libssl libcrypto zlib msgpack jansson hiredis
 PKG_CONFIG ?= pkg-config
 # Evaluated once, and only when something is compiled: `make deps` must work without the libraries.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell $$(PKG_CONFIG) --cflags $$(PACKAGES)))$(PKG_CFLAGS)

@@ -237,7 +237,7 @@ void client_flush(struct client *c)
 
 	if (c->dead)
 		return;
-	if (out_write(&c->out, c->fd) < 0) {
+	if (out_write(&c->out, c->fd, NULL) < 0) {
 		client_close(c);
 		return;
 	}

@@ -52,7 +52,8 @@ static struct node *find_node(struct cluster *cluster, const char *address)
 	}
 	if (!free_place && cluster->n < CLUSTER_MAX_NODES)
 		free_place = &cluster->nodes[cluster->n];
-	struct server *server = free_place ? server_new(cluster->proxy, address, false) : NULL;
+	struct server *server = free_place ? server_new(cluster->proxy, address, SERVER_READER)
+					   : NULL;
 
 	if (!server)
 		return NULL;

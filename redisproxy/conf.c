@@ -5,6 +5,7 @@
 #include "redisproxy/hotkeys.h"
 #include "redisproxy/slowlog.h"
 #include "redisproxy/stats.h"
+#include "redisproxy/zone.h"
 
 #define AT(field) offsetof(struct redisproxy_conf, field)
 
@@ -17,7 +18,17 @@ static const struct config_row rows[] = {
 		.help = "the Redis server (the writer); with --mode cluster any node of it"},
 	{"mode", "REDISPROXY_MODE", CONFIG_CHOICE, AT(mode), .def = "single",
 		.choices = "single|sentinel|cluster",
-		.help = "single: the servers named here; cluster: a Redis Cluster"},
+		.help = "single: the servers named here; sentinel: those that sentinels name; cluster: a "
+			"Redis Cluster"},
+	{"sentinel-addresses", "REDISPROXY_SENTINEL_ADDRESSES", CONFIG_STRING,
+		AT(sentinel_addresses),
+		.help = "with --mode sentinel: the sentinels, host:port, separated by commas"},
+	{"sentinel-master", "REDISPROXY_SENTINEL_MASTER", CONFIG_STRING, AT(sentinel_master),
+		.def = "mymaster", .help = "the name of the master that they watch"},
+	{NULL, "REDISPROXY_SENTINEL_USERNAME", CONFIG_STRING, AT(sentinel_username),
+		.help = "user for the sentinels; empty: the default user"},
+	{NULL, "REDISPROXY_SENTINEL_PASSWORD", CONFIG_SECRET, AT(sentinel_password),
+		.help = "password for the sentinels"},
 	{"monitor-address", "MONITOR_ADDRESS", CONFIG_ADDRESS, AT(monitor_address),
 		.def = "127.0.0.1:8084",
 		.help = "HTTP listener with /healthz, /readyz, /metrics, /slowlog and /hotkeys; empty: "
@@ -31,6 +42,11 @@ static const struct config_row rows[] = {
 		.section = "Reads", .help = "send reads to the reader"},
 	{"reader-remote-address", "READER_REMOTE_ADDRESS", CONFIG_ADDRESS, AT(reader_address),
 		.help = "the replica that serves reads; empty: the writer"},
+	{"zone-cidrs", "REDISPROXY_ZONE_CIDRS", CONFIG_STRING, AT(zone_cidrs),
+		.help = "networks of the zones, as 10.0.0.0/16, separated by commas: a replica in the "
+			"network of --own-ip is preferred"},
+	{"own-ip", "POD_IP", CONFIG_STRING, AT(own_ip),
+		.help = "the own address, which says what the own zone is"},
 	{"read-your-writes", "REDISPROXY_READ_YOUR_WRITES", CONFIG_MS, AT(read_your_writes_ms),
 		.def = "1s", .min = 0, .max = 3600000,
 		.help = "a connection that wrote reads from the writer for so long"},
@@ -62,6 +78,19 @@ static const struct config_row rows[] = {
 			"behind a script that does not end"},
 	{"max-pools", "REDISPROXY_MAX_POOLS", CONFIG_INT, AT(max_pools), .def = "256", .min = 4,
 		.max = 65536, .help = "pools at a time; clients that need one more get an error"},
+
+	{"tls", "REDISPROXY_TLS", CONFIG_BOOL, AT(tls), .def = "false",
+		.section = "TLS to Redis and sentinels", .help = "use TLS, but for Unix sockets"},
+	{"tls-ca-file", "REDISPROXY_TLS_CA_FILE", CONFIG_PATH, AT(tls_ca_file),
+		.help = "certificates that are trusted (PEM); empty: the system's"},
+	{"tls-cert-file", "REDISPROXY_TLS_CERT_FILE", CONFIG_PATH, AT(tls_cert_file),
+		.help = "the own certificate with its chain (PEM); empty: none"},
+	{"tls-key-file", "REDISPROXY_TLS_KEY_FILE", CONFIG_PATH, AT(tls_key_file),
+		.help = "its key (PEM); empty: in the same file"},
+	{"tls-server-name", "REDISPROXY_TLS_SERVER_NAME", CONFIG_STRING, AT(tls_server_name),
+		.help = "the name that servers' certificates must have; empty: what was connected to"},
+	{"tls-verify", "REDISPROXY_TLS_VERIFY", CONFIG_BOOL, AT(tls_verify), .def = "true",
+		.help = "check the certificates of servers"},
 
 	{"connect-timeout", "CONNECT_TIMEOUT", CONFIG_MS, AT(connect_timeout_ms), .def = "10s",
 		.min = 10, .max = 600000, .section = "Times", .help = "time to connect and log in"},
@@ -120,6 +149,19 @@ static const char *check(const void *conf_)
 		return "REMOTE_ADDRESS must not be empty";
 	if (*conf->remote_username && !*conf->remote_password)
 		return "REMOTE_USERNAME needs REMOTE_PASSWORD";
+	static char error[160];
+	struct zone zone;
+
+	if (conf->mode == CONF_SENTINEL && !*conf->sentinel_addresses)
+		return "REDISPROXY_MODE=sentinel needs REDISPROXY_SENTINEL_ADDRESSES";
+	if (conf->mode == CONF_SENTINEL && !*conf->sentinel_master)
+		return "REDISPROXY_SENTINEL_MASTER must not be empty";
+	if (*conf->sentinel_username && !*conf->sentinel_password)
+		return "REDISPROXY_SENTINEL_USERNAME needs REDISPROXY_SENTINEL_PASSWORD";
+	if (*conf->tls_key_file && !*conf->tls_cert_file)
+		return "REDISPROXY_TLS_KEY_FILE needs REDISPROXY_TLS_CERT_FILE";
+	if (zone_init(&zone, conf->zone_cidrs, conf->own_ip, error, sizeof error) < 0)
+		return error;
 	return NULL;
 }
 

@@ -19,6 +19,13 @@ struct redisproxy_conf {
 	char *remote_password;
 	int64_t max_clients;
 
+	char *sentinel_addresses, *sentinel_master;
+	char *sentinel_username, *sentinel_password;
+
+	bool tls, tls_verify;
+	char *tls_ca_file, *tls_cert_file, *tls_key_file, *tls_server_name;
+	char *zone_cidrs, *own_ip;
+
 	bool reader_routing;
 	char *reader_address; /* "": the writer's */
 	int64_t read_your_writes_ms;

@@ -5,50 +5,43 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <event2/buffer.h>
-#include <event2/bufferevent.h>
-#include <event2/event.h>
-
 #include "common/log.h"
 #include "redisproxy/cluster.h"
 #include "redisproxy/pool.h"
 #include "redisproxy/proxy.h"
-#include "redisproxy/resp.h"
+#include "redisproxy/sentinel.h"
 #include "redisproxy/server.h"
+#include "redisproxy/talk.h"
 
 #define MAX_ASKED 8
-#define MAX_REPLY (8 << 20)
 #define FLAGS_AT  2 /* COMMAND's entries: name, arity, flags ... */
 
-enum question { ASK_AUTH, ASK_COMMAND, ASK_PING, ASK_SLOTS };
+enum question { ASK_AUTH, ASK_COMMAND, ASK_PING, ASK_SLOTS, ASK_ROLE };
 
 struct control {
 	struct proxy *proxy;
 	struct server *server;
-	bool learns_commands, learned;
+	bool learned;
 	bool up;
-	struct bufferevent *connection;
-	redisReader *reader;
+	struct talk *talk;
 	struct timer *timer;
-	size_t fed; /* bytes since the last reply */
 	enum question asked[MAX_ASKED];
 	unsigned n_asked;
 	uint64_t asked_us; /* when the oldest question without an answer was asked */
 };
 
+static void note_asked(struct control *control, enum question question)
+{
+	if (!control->n_asked)
+		control->asked_us = loop_now_us(control->proxy->loop);
+	control->asked[control->n_asked++] = question;
+}
+
 static void ask(
 	struct control *control, enum question question, const struct span *argv, uint32_t argc)
 {
-	struct buf command = BUF_INIT(1 << 20);
-
-	resp_append_command(&command, argv, argc);
-	if (!buf_failed(&command) && control->n_asked < MAX_ASKED) {
-		if (!control->n_asked)
-			control->asked_us = loop_now_us(control->proxy->loop);
-		control->asked[control->n_asked++] = question;
-		bufferevent_write(control->connection, command.data, command.len);
-	}
-	buf_free(&command);
+	if (control->n_asked < MAX_ASKED && talk_say(control->talk, argv, argc) == 0)
+		note_asked(control, question);
 }
 
 static void set_up(struct control *control, bool up, const char *why)
@@ -65,14 +58,8 @@ static void set_up(struct control *control, bool up, const char *why)
 
 static void drop(struct control *control)
 {
-	if (control->connection)
-		bufferevent_free(control->connection);
-	control->connection = NULL;
-	if (control->reader)
-		redisReaderFree(control->reader);
-	control->reader = NULL;
+	talk_free(&control->talk);
 	control->n_asked = 0;
-	control->fed = 0;
 }
 
 static void learn(struct control *control, const redisReply *table)
@@ -115,6 +102,19 @@ static bool is_healthy(const redisReply *reply)
 		       strncmp(reply->str, "MASTERDOWN", 10) != 0);
 }
 
+/* A sentinel may be behind the times, and a master may have been told to be one no more. */
+static void check_role(struct control *control, const redisReply *reply)
+{
+	struct proxy *proxy = control->proxy;
+
+	if (!proxy->sentinel || control->server != proxy->writer ||
+		reply->type != REDIS_REPLY_ARRAY || !reply->elements ||
+		reply->element[0]->type != REDIS_REPLY_STRING ||
+		strcmp(reply->element[0]->str, "master") == 0)
+		return;
+	sentinel_refresh(proxy->sentinel);
+}
+
 static void answered(struct control *control, const redisReply *reply)
 {
 	enum question question = control->asked[0];
@@ -124,6 +124,8 @@ static void answered(struct control *control, const redisReply *reply)
 	control->asked_us = loop_now_us(control->proxy->loop);
 	if (question == ASK_SLOTS && control->proxy->cluster)
 		cluster_answered(control->proxy->cluster, control->server, reply);
+	if (question == ASK_ROLE)
+		check_role(control, reply);
 	if (question == ASK_COMMAND)
 		learn(control, reply);
 	if (question == ASK_PING)
@@ -133,77 +135,39 @@ static void answered(struct control *control, const redisReply *reply)
 		log_warn("%s: REMOTE_PASSWORD: %s", server_address(control->server), reply->str);
 }
 
-static void on_read(struct bufferevent *connection, void *arg)
+static void on_reply(const redisReply *reply, void *arg)
 {
 	struct control *control = arg;
-	struct evbuffer *in = bufferevent_get_input(connection);
-	char data[4096];
-	int n;
 
-	while ((n = evbuffer_remove(in, data, sizeof data)) > 0) {
-		void *reply = NULL;
-
-		control->fed += (size_t)n;
-		redisReaderFeed(control->reader, data, (size_t)n);
-		int rc;
-
-		while ((rc = redisReaderGetReply(control->reader, &reply)) == REDIS_OK && reply) {
-			control->fed = 0;
-			if (control->n_asked)
-				answered(control, reply);
-			freeReplyObject(reply);
-			reply = NULL;
-		}
-		if (rc != REDIS_OK || control->fed > MAX_REPLY) {
-			drop(control);
-			set_up(control, false, "its answer is no RESP");
-			return;
-		}
-	}
+	if (control->n_asked)
+		answered(control, reply);
 }
 
-static void on_event(struct bufferevent *connection, short what, void *arg)
+static void on_closed(const char *why, void *arg)
 {
 	struct control *control = arg;
 
-	(void)connection;
-	if (what & BEV_EVENT_CONNECTED)
-		return;
 	drop(control);
-	set_up(control, false, "no connection");
+	set_up(control, false, why);
 }
 
 static void connect_now(struct control *control)
 {
+	static const struct talk_events events = {.on_reply = on_reply, .on_closed = on_closed};
 	const struct redisproxy_conf *conf = control->proxy->conf;
-	int fd = server_connect(control->server);
+	bool is_sentinel = server_role(control->server) == SERVER_SENTINEL;
 
-	if (fd < 0) {
+	control->talk = talk_new(control->server, &events, control);
+	if (!control->talk) {
 		/* Not looked up or tried a moment ago is no news. */
 		if (errno != EAGAIN)
 			set_up(control, false, strerror(errno));
 		return;
 	}
-	control->connection = bufferevent_socket_new(
-		loop_base(control->proxy->loop), fd, BEV_OPT_CLOSE_ON_FREE);
-	control->reader = redisReaderCreate();
-	if (!control->connection || !control->reader) {
-		if (!control->connection)
-			evutil_closesocket(fd);
-		drop(control);
-		return;
-	}
-	bufferevent_setcb(control->connection, on_read, NULL, on_event, control);
-	bufferevent_enable(control->connection, EV_READ | EV_WRITE);
-	struct span auth[3] = {SPAN_LITERAL("AUTH")};
-	uint32_t n = 1;
-
-	if (*conf->remote_username)
-		auth[n++] = span_of(conf->remote_username);
-	auth[n++] = span_of(conf->remote_password);
-	if (*conf->remote_password)
-		ask(control, ASK_AUTH, auth, n);
-	if (control->learns_commands && !control->learned)
+	if (talk_auth(control->talk, is_sentinel ? conf->sentinel_username : conf->remote_username,
+		    is_sentinel ? conf->sentinel_password : conf->remote_password))
+		note_asked(control, ASK_AUTH);
+	if (server_role(control->server) == SERVER_WRITER && !control->learned)
 		ask(control, ASK_COMMAND, (struct span[]){SPAN_LITERAL("COMMAND")}, 1);
 }
 
@@ -213,19 +177,22 @@ static void on_timer(void *arg)
 	const struct redisproxy_conf *conf = control->proxy->conf;
 
 	timer_arm(control->timer, (uint64_t)conf->ping_interval_ms);
-	if (control->connection && control->n_asked &&
+	if (control->talk && control->n_asked &&
 		loop_now_us(control->proxy->loop) - control->asked_us >
 			(uint64_t)conf->ping_timeout_ms * 1000) {
 		drop(control);
 		set_up(control, false, "no answer to PING");
 	}
-	if (!control->connection)
+	if (!control->talk)
 		connect_now(control);
-	if (control->connection && control->n_asked < MAX_ASKED - 1)
+	if (control->talk && control->n_asked < MAX_ASKED - 1)
 		ask(control, ASK_PING, (struct span[]){SPAN_LITERAL("PING")}, 1);
+	if (control->talk && control->n_asked < MAX_ASKED - 1 && control->proxy->sentinel &&
+		server_role(control->server) == SERVER_WRITER)
+		ask(control, ASK_ROLE, (struct span[]){SPAN_LITERAL("ROLE")}, 1);
 }
 
-struct control *control_new(struct proxy *proxy, struct server *server, bool learns_commands)
+struct control *control_new(struct proxy *proxy, struct server *server)
 {
 	struct control *control = calloc(1, sizeof *control);
 
@@ -233,7 +200,6 @@ struct control *control_new(struct proxy *proxy, struct server *server, bool lea
 		return NULL;
 	control->proxy = proxy;
 	control->server = server;
-	control->learns_commands = learns_commands;
 	control->up = true;
 	control->timer = timer_new(proxy->loop, on_timer, control);
 	if (!control->timer)
@@ -255,7 +221,7 @@ void control_free(struct control **control)
 
 bool control_ask_slots(struct control *control)
 {
-	if (!control->connection || control->n_asked >= MAX_ASKED - 1)
+	if (!control->talk || control->n_asked >= MAX_ASKED - 1)
 		return false;
 	ask(control, ASK_SLOTS, (struct span[]){SPAN_LITERAL("CLUSTER"), SPAN_LITERAL("SLOTS")}, 2);
 	return true;

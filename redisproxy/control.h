@@ -2,8 +2,8 @@
 #define REDISPROXY_CONTROL_H
 
 /*
- * The control connection to one server: PING every interval, and once COMMAND. Not on the path of
- * clients: replies are read by hiredis.
+ * The control connection to one server (talk.h): PING every interval, once COMMAND of a writer, and
+ * of a writer that sentinels named also ROLE, whether it is one.
  */
 #include <stdbool.h>
 
@@ -11,7 +11,7 @@ struct proxy;
 struct server;
 struct control;
 
-struct control *control_new(struct proxy *proxy, struct server *server, bool learns_commands);
+struct control *control_new(struct proxy *proxy, struct server *server);
 void control_free(struct control **control);
 /* True until the first check failed, then while checks succeed. */
 bool control_up(const struct control *control);

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "redisproxy/tls.h"
+
 #define FIRST_CAPACITY 512
 #define KEPT_CAPACITY  1024
 
@@ -48,18 +50,19 @@ int out_append(struct out *o, const void *data, size_t len)
 	return 0;
 }
 
-int out_write(struct out *o, int fd)
+int out_write(struct out *o, int fd, struct tls_session *tls)
 {
 	while (out_pending(o)) {
-		ssize_t n = send(fd, o->data + o->at, out_pending(o), MSG_NOSIGNAL);
+		ssize_t n = tls ? tls_write(tls, o->data + o->at, out_pending(o))
+				: send(fd, o->data + o->at, out_pending(o), MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
 		o->at += (size_t)n;
-		/* A socket that took a part takes no more now. */
-		if (out_pending(o))
+		/* A socket that took a part takes no more now; TLS takes a record at a time. */
+		if (out_pending(o) && !tls)
 			return 0;
 	}
 	o->at = o->end = 0;

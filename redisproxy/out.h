@@ -27,8 +27,10 @@ static inline void out_added(struct out *o, size_t len)
 }
 /* 0, or -1 when out of memory. */
 int out_append(struct out *o, const void *data, size_t len);
-/* Write what the socket takes. 0, or -1 when the connection is broken. */
-int out_write(struct out *o, int fd);
+/* Write what the socket takes (through tls, if not NULL). 0, or -1 when the connection is broken.
+ */
+struct tls_session;
+int out_write(struct out *o, int fd, struct tls_session *tls);
 void out_free(struct out *o);
 
 #endif

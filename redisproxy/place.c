@@ -435,13 +435,15 @@ static bool is_redirected(struct place *p, const struct redirection *r)
 }
 
 /* A redirection that cannot be followed, in words for a client that knows no cluster. */
-static const char *said_otherwise(struct place *p, const struct redirection *r, uint16_t own_slot)
+static const char *said_otherwise(struct place *p, const struct redirection *r)
 {
+	bool is_pinned = p->client->multi_sent || p->client->watch;
+
 	if (p->route.meaning == ENTRY_EXEC)
 		return "EXECABORT redisproxy: the slot is moving, the transaction was not executed";
 	if (r->kind == REDIRECTION_LATER || r->kind == REDIRECTION_REPLICA)
 		return NULL;
-	if (p->route.is_own && !p->route.begins && p->route.slot != own_slot)
+	if (is_pinned && p->route.slot != p->client->own_slot)
 		return "CROSSSLOT Keys in request don't hash to the same slot";
 	return "TRYAGAIN redisproxy: the slot is moving, send the command again";
 }
@@ -465,8 +467,7 @@ void place_complete(struct place *p, struct upstream *up)
 			cluster_moved(c->proxy->cluster, r.slot, r.address);
 		if (r.kind != REDIRECTION_NONE && is_redirected(p, &r))
 			return;
-		const char *text = r.kind == REDIRECTION_NONE ? NULL
-							      : said_otherwise(p, &r, c->own_slot);
+		const char *text = r.kind == REDIRECTION_NONE ? NULL : said_otherwise(p, &r);
 
 		if (text) {
 			place_answer_error(p, text);

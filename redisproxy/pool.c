@@ -11,6 +11,7 @@
 #include "redisproxy/place.h"
 #include "redisproxy/proxy.h"
 #include "redisproxy/resp.h"
+#include "redisproxy/sentinel.h"
 #include "redisproxy/server.h"
 #include "redisproxy/upstream.h"
 
@@ -390,6 +391,8 @@ void pool_demoted(struct pool *pool)
 		server_address(pool->server));
 	metric_add(metric(proxy->stats.metrics, &stats_families[STATS_DEMOTED]), 1);
 	server_refresh(pool->server);
+	if (proxy->sentinel)
+		sentinel_refresh(proxy->sentinel);
 	pools_replace(proxy, proxy->writer);
 }
 
@@ -416,6 +419,15 @@ void pools_close_shared(struct proxy *proxy, struct server *server, const char *
 	}
 }
 
+void pools_close_own(struct proxy *proxy, struct server *server, const char *reason)
+{
+	for (struct upstream *up = proxy->upstreams, *next; up; up = next) {
+		next = up->next;
+		if (up->pool->server == server && up->owner)
+			upstream_close(up, reason);
+	}
+}
+
 void pools_wake_all(struct proxy *proxy)
 {
 	for (struct client *c = proxy->waiting, *next; c; c = next) {
@@ -428,6 +440,8 @@ void pools_health_changed(struct proxy *proxy, struct server *server, bool is_up
 {
 	if (proxy->cluster)
 		cluster_health_changed(proxy->cluster, server, is_up);
+	if (proxy->sentinel && !is_up)
+		sentinel_refresh(proxy->sentinel);
 	if (is_up || server != proxy->reader)
 		return;
 	metric_add(metric(proxy->stats.metrics, &stats_families[STATS_READS]), 1);

@@ -79,6 +79,8 @@ uint64_t pool_expiry_us(struct pool *pool, uint64_t now_us);
 void pools_wake_all(struct proxy *proxy);
 /* Answer what is under way on the shared connections to it with this error. */
 void pools_close_shared(struct proxy *proxy, struct server *server, const char *reason);
+/* The same for connections of clients' own. */
+void pools_close_own(struct proxy *proxy, struct server *server, const char *reason);
 /* The server has another address: its connections take nothing new and go when they are at rest. */
 void pools_replace(struct proxy *proxy, struct server *server);
 /* No client needs it: its pools go. */

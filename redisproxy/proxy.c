@@ -18,7 +18,9 @@
 #include "redisproxy/listener.h"
 #include "redisproxy/place.h"
 #include "redisproxy/pool.h"
+#include "redisproxy/sentinel.h"
 #include "redisproxy/server.h"
+#include "redisproxy/tls.h"
 #include "redisproxy/upstream.h"
 
 #define SWEEP_MS   1000
@@ -179,9 +181,26 @@ static int make_pools(struct proxy *proxy)
 	return proxy->default_pool && proxy->login[0] && proxy->login[1] ? 0 : -1;
 }
 
+/* What conf.c let pass can only be wrong in the files. */
+static int make_tls(struct proxy *proxy)
+{
+	const struct redisproxy_conf *conf = proxy->conf;
+	char error[256];
+
+	if (zone_init(&proxy->zone, conf->zone_cidrs, conf->own_ip, error, sizeof error) < 0)
+		return -1;
+	if (!conf->tls)
+		return 0;
+	proxy->tls = tls_new(conf, error, sizeof error);
+	if (!proxy->tls)
+		log_error("%s", error);
+	return proxy->tls ? 0 : -1;
+}
+
 struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *conf)
 {
 	struct proxy *proxy = calloc(1, sizeof *proxy);
+	char error[256];
 
 	if (!proxy)
 		return NULL;
@@ -195,7 +214,10 @@ struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *con
 	proxy->commands = commands_new(daemon_metrics(daemon));
 	proxy->wait_timer = timer_new(proxy->loop, on_wait_timer, proxy);
 	proxy->sweep_timer = timer_new(proxy->loop, on_sweep, proxy);
-	proxy->writer = server_new(proxy, conf->remote_address, true);
+	if (make_tls(proxy) < 0)
+		goto fail;
+	proxy->writer = server_new(
+		proxy, conf->mode == CONF_SENTINEL ? "" : conf->remote_address, SERVER_WRITER);
 	if (places_init(proxy) < 0 || stats_init(&proxy->stats, daemon_metrics(daemon), conf) < 0)
 		goto fail;
 	if (!proxy->commands || !proxy->wait_timer || !proxy->sweep_timer || !proxy->writer)
@@ -204,9 +226,19 @@ struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *con
 		proxy->cluster = cluster_new(proxy);
 		if (!proxy->cluster)
 			goto fail;
+	} else if (conf->mode == CONF_SENTINEL) {
+		if (conf->reader_routing)
+			proxy->reader = server_new(proxy, "", SERVER_READER);
+		if (conf->reader_routing && !proxy->reader)
+			goto fail;
+		proxy->sentinel = sentinel_new(proxy, error, sizeof error);
+		if (!proxy->sentinel) {
+			log_error("%s", error);
+			goto fail;
+		}
 	} else if (conf->reader_routing && *conf->reader_address &&
 		   strcmp(conf->reader_address, conf->remote_address) != 0) {
-		proxy->reader = server_new(proxy, conf->reader_address, false);
+		proxy->reader = server_new(proxy, conf->reader_address, SERVER_READER);
 		if (!proxy->reader)
 			goto fail;
 	}
@@ -256,8 +288,10 @@ void proxy_free(struct proxy **proxy_)
 	pool_unref(&proxy->login[1]);
 	pools_free(proxy);
 	cluster_free(&proxy->cluster);
+	sentinel_free(&proxy->sentinel);
 	server_free(&proxy->reader);
 	server_free(&proxy->writer);
+	tls_free(&proxy->tls);
 	timer_free(&proxy->wait_timer);
 	timer_free(&proxy->sweep_timer);
 	commands_free(&proxy->commands);

@@ -25,6 +25,7 @@
 #include "redisproxy/command.h"
 #include "redisproxy/conf.h"
 #include "redisproxy/stats.h"
+#include "redisproxy/zone.h"
 
 #define PROXY_SCRATCH_BYTES (80 << 10)
 
@@ -33,7 +34,9 @@ struct cluster;
 struct place;
 struct upstream;
 struct pool;
+struct sentinel;
 struct server;
+struct tls;
 struct daemon;
 struct listener;
 
@@ -46,7 +49,10 @@ struct proxy {
 	struct server *servers;         /* all of them */
 	struct server *writer, *reader; /* reader may be NULL, never the writer */
 	struct cluster *cluster;        /* NULL: no cluster; then the writer is its seed */
-	uint64_t epoch;                 /* of the cluster's map and connections */
+	struct sentinel *sentinel;      /* NULL: none */
+	struct tls *tls;                /* NULL: none */
+	struct zone zone;
+	uint64_t epoch; /* of the cluster's map and connections */
 	struct place *astray, **astray_end;
 	struct deferred astray_run;
 	struct timer *astray_timer;

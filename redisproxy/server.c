@@ -18,6 +18,8 @@
 #include "common/retry.h"
 #include "redisproxy/control.h"
 #include "redisproxy/proxy.h"
+#include "redisproxy/tls.h"
+#include "redisproxy/zone.h"
 
 #define MAX_ADDRESSES   8
 #define BACKOFF_MIN_MS  20
@@ -35,6 +37,7 @@ struct address {
 
 struct server {
 	struct proxy *proxy;
+	enum server_role role;
 	unsigned id;
 	struct server *next, **prev; /* all */
 	char *text, *host, *port;
@@ -72,8 +75,10 @@ static void on_looked_up(int result, struct evutil_addrinfo *found, void *arg)
 		return;
 	}
 	server->n = server->next_address = 0;
-	for (struct evutil_addrinfo *a = found; a; a = a->ai_next)
-		add_address(server, a->ai_addr, (socklen_t)a->ai_addrlen);
+	for (int near = 1; near >= 0; near--)
+		for (struct evutil_addrinfo *a = found; a; a = a->ai_next)
+			if (zone_has(&server->proxy->zone, a->ai_addr) == near)
+				add_address(server, a->ai_addr, (socklen_t)a->ai_addrlen);
 	evutil_freeaddrinfo(found);
 }
 
@@ -98,6 +103,10 @@ static void look_up(struct server *server)
 
 static int split(struct server *server)
 {
+	if (!*server->text) {
+		server->is_fixed = true;
+		return 0;
+	}
 	if (strchr(server->text, '/')) {
 		struct sockaddr_un un = {.sun_family = AF_UNIX};
 
@@ -130,13 +139,14 @@ static int split(struct server *server)
 	return 0;
 }
 
-struct server *server_new(struct proxy *proxy, const char *address, bool learns_commands)
+struct server *server_new(struct proxy *proxy, const char *address, enum server_role role)
 {
 	struct server *server = calloc(1, sizeof *server);
 
 	if (!server)
 		return NULL;
 	server->proxy = proxy;
+	server->role = role;
 	/* The first number that is free, so that they stay small. */
 	for (struct server **at = &proxy->servers;; at = &(*at)->next) {
 		if (*at && (*at)->id == server->id) {
@@ -155,7 +165,7 @@ struct server *server_new(struct proxy *proxy, const char *address, bool learns_
 	if (!server->text || split(server) < 0)
 		goto fail;
 	look_up(server);
-	server->control = control_new(proxy, server, learns_commands);
+	server->control = control_new(proxy, server);
 	if (!server->control)
 		goto fail;
 	return server;
@@ -225,8 +235,36 @@ int server_set_address(struct server *server, const char *address)
 
 bool server_is_near(const struct server *server)
 {
-	(void)server;
-	return false;
+	return server->n && zone_has(&server->proxy->zone, &server->addresses[0].u.any);
+}
+
+bool server_would_be_near(struct proxy *proxy, const char *address)
+{
+	struct sockaddr_storage numeric;
+	int len = sizeof numeric;
+
+	return evutil_parse_sockaddr_port(address, (struct sockaddr *)&numeric, &len) == 0 &&
+	       zone_has(&proxy->zone, (struct sockaddr *)&numeric);
+}
+
+enum server_role server_role(const struct server *server)
+{
+	return server->role;
+}
+
+struct proxy *server_proxy(const struct server *server)
+{
+	return server->proxy;
+}
+
+int server_open_tls(struct server *server, int fd, struct tls_session **session)
+{
+	*session = NULL;
+	/* A Unix socket has no host. */
+	if (!server->proxy->tls || !server->host)
+		return 0;
+	*session = tls_open(server->proxy->tls, fd, server->host);
+	return *session ? 0 : -1;
 }
 
 bool server_ask_slots(struct server *server)
@@ -241,7 +279,7 @@ const char *server_address(const struct server *server)
 
 bool server_up(const struct server *server)
 {
-	return control_up(server->control);
+	return *server->text && control_up(server->control);
 }
 
 struct server_count *server_count(struct server *server)

@@ -14,6 +14,7 @@
 #include "redisproxy/pool.h"
 #include "redisproxy/proxy.h"
 #include "redisproxy/server.h"
+#include "redisproxy/tls.h"
 
 #define FIRST_QUEUE  8
 #define READS_A_TURN 4
@@ -38,7 +39,7 @@ struct upstream *upstream_new(struct pool *pool, bool is_shared, struct client *
 		goto fail_fd;
 	up->read_event = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, up);
 	up->write_event = event_new(base, fd, EV_WRITE | EV_PERSIST, on_writable, up);
-	if (!up->read_event || !up->write_event)
+	if (!up->read_event || !up->write_event || server_open_tls(pool->server, fd, &up->tls) < 0)
 		goto fail_events;
 	up->proxy = proxy;
 	up->pool = pool;
@@ -147,9 +148,9 @@ void upstream_end(struct upstream *up)
 
 void upstream_flush(struct upstream *up)
 {
-	if (up->state == UPSTREAM_CONNECTING || up->state == UPSTREAM_DEAD)
+	if (up->state < UPSTREAM_LOGIN || up->state == UPSTREAM_DEAD)
 		return;
-	if (out_write(&up->out, up->fd) < 0) {
+	if (out_write(&up->out, up->fd, up->tls) < 0) {
 		/* What the server said before it closed is worth reading. */
 		out_free(&up->out);
 		shutdown(up->fd, SHUT_WR);
@@ -171,11 +172,17 @@ void upstream_flush(struct upstream *up)
 void upstream_resume(struct upstream *up)
 {
 	up->slow = NULL;
-	if (up->state != UPSTREAM_DEAD)
-		event_add(up->read_event, NULL);
+	if (up->state == UPSTREAM_DEAD)
+		return;
+	event_add(up->read_event, NULL);
+	if (up->tls && tls_pending(up->tls))
+		event_active(up->read_event, EV_READ, 0);
 }
 
 /* ---- connecting ---- */
+
+static void handshake(struct upstream *up);
+static void log_in(struct upstream *up);
 
 static void ready(struct upstream *up)
 {
@@ -193,9 +200,34 @@ static void on_connected(struct upstream *up)
 		upstream_close(up, strerror(error));
 		return;
 	}
+	up->state = UPSTREAM_HANDSHAKE;
+	event_add(up->read_event, NULL);
+	handshake(up);
+}
+
+/* Either way round: the descriptor can be read or written to. */
+static void handshake(struct upstream *up)
+{
+	enum tls_step step = up->tls ? tls_handshake(up->tls) : TLS_DONE;
+
+	if (step == TLS_DONE) {
+		log_in(up);
+	} else if (step == TLS_FAILED) {
+		log_warn("%s: %s", server_address(up->pool->server), tls_error(up->tls));
+		upstream_close(up, "the TLS handshake with the upstream failed");
+	} else if (step == TLS_WANTS_READ && up->wants_write) {
+		up->wants_write = false;
+		event_del(up->write_event);
+	} else if (step == TLS_WANTS_WRITE && !up->wants_write) {
+		up->wants_write = true;
+		event_add(up->write_event, NULL);
+	}
+}
+
+static void log_in(struct upstream *up)
+{
 	server_connected(up->pool->server);
 	up->state = UPSTREAM_LOGIN;
-	event_add(up->read_event, NULL);
 	/* The login goes first, and nothing else has been queued yet. */
 	if (out_append(&up->out, up->pool->login.data, up->pool->login.len) < 0) {
 		upstream_close(up, "out of memory");
@@ -216,6 +248,8 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 	up->proxy->now_us = loop_now_us(up->proxy->loop);
 	if (up->state == UPSTREAM_CONNECTING)
 		on_connected(up);
+	else if (up->state == UPSTREAM_HANDSHAKE)
+		handshake(up);
 	else
 		upstream_flush(up);
 	if (up->state != UPSTREAM_DEAD && !upstream_full(up))
@@ -344,10 +378,15 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)what;
 	proxy->now_us = loop_now_us(proxy->loop);
+	if (up->state == UPSTREAM_HANDSHAKE) {
+		handshake(up);
+		return;
+	}
 	for (int i = 0; i < READS_A_TURN && up->state != UPSTREAM_DEAD && !up->slow; i++) {
 		size_t before = up->tail_len;
 		size_t room = sizeof proxy->scratch - before;
-		ssize_t n = read(fd, proxy->scratch + before, room);
+		ssize_t n = up->tls ? tls_read(up->tls, proxy->scratch + before, room)
+				    : read(fd, proxy->scratch + before, room);
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
@@ -359,9 +398,12 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 		up->tail_len = 0;
 		up->heard_us = proxy->now_us;
 		take(up, proxy->scratch, before + (size_t)n);
-		if ((size_t)n < room)
+		/* TLS gives a record at a time. */
+		if ((size_t)n < room && !up->tls)
 			return;
 	}
+	if (up->tls && up->state != UPSTREAM_DEAD && !up->slow && tls_pending(up->tls))
+		event_active(up->read_event, EV_READ, 0);
 }
 
 /* ---- closing ---- */
@@ -369,7 +411,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 void upstream_close(struct upstream *up, const char *reason)
 {
 	struct proxy *proxy = up->proxy;
-	bool never_connected = up->state == UPSTREAM_CONNECTING;
+	bool never_connected = up->state <= UPSTREAM_HANDSHAKE;
 	bool never_ready = up->state < UPSTREAM_READY;
 
 	if (up->state == UPSTREAM_DEAD)
@@ -377,6 +419,7 @@ void upstream_close(struct upstream *up, const char *reason)
 	up->state = UPSTREAM_DEAD;
 	event_del(up->read_event);
 	event_del(up->write_event);
+	tls_close(&up->tls);
 	close(up->fd);
 	up->fd = -1;
 	server_count(up->pool->server)->open--;

@@ -6,7 +6,7 @@
  * order in which they were given; each has an entry in a queue, and the next reply belongs to the
  * first entry. Pushes (RESP3 '>') are no replies.
  *
- *   CONNECTING -> LOGIN (HELLO, AUTH, SELECT of its pool) -> READY -> DEAD
+ *   CONNECTING -> HANDSHAKE (TLS) -> LOGIN (HELLO, AUTH, SELECT of its pool) -> READY -> DEAD
  *
  * DEAD is final: every entry got an error, the owner was told, the struct goes at the end of the
  * turn. A raw connection has no entries any more: bytes pass both ways as they come.
@@ -28,7 +28,13 @@ struct proxy;
 
 #define UPSTREAM_HIGH_WATER (1 << 20) /* bytes to send, above which clients wait */
 
-enum upstream_state { UPSTREAM_CONNECTING, UPSTREAM_LOGIN, UPSTREAM_READY, UPSTREAM_DEAD };
+enum upstream_state {
+	UPSTREAM_CONNECTING,
+	UPSTREAM_HANDSHAKE,
+	UPSTREAM_LOGIN,
+	UPSTREAM_READY,
+	UPSTREAM_DEAD
+};
 
 /* What the reply means for its client. */
 enum entry_meaning {
@@ -62,6 +68,7 @@ struct upstream {
 	struct client *owner; /* NULL: shared or idle */
 	int fd;
 	struct event *read_event, *write_event;
+	struct tls_session *tls; /* NULL: none */
 	enum upstream_state state;
 	bool is_shared;
 	bool raw;

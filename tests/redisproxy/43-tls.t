@@ -1,0 +1,135 @@
+#!/usr/bin/env perl
+
+# TLS to a real redis-server with tls-port: certificates made here, with and without a client's certificate, and servers
+# that are not who they should be.
+
+use FindBin;
+use lib "$FindBin::Bin/../lib", $FindBin::Bin;
+use EG::Test;
+use Redis;
+
+plan(skip_all => 'no openssl program here') if !grep { -x "$_/openssl" } split /:/, $ENV{PATH};
+my $dir = test_dir();
+
+sub openssl { system("openssl @_ >> $dir/openssl.log 2>&1") == 0 or die "openssl @_: " . slurp("$dir/openssl.log"); return }
+
+sub authority
+{
+	my ($name) = @_;
+	openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $dir/$name.key -out $dir/$name.pem -days 2 -subj /CN=$name");
+	return;
+}
+
+sub certificate
+{
+	my ($name, $by, $san) = @_;
+	openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $dir/$name.key -out $dir/$name.csr -subj /CN=$name");
+	spew("$dir/$name.ext", "subjectAltName=$san\n");
+	openssl("x509 -req -in $dir/$name.csr -CA $dir/$by.pem -CAkey $dir/$by.key -CAcreateserial -days 2 -extfile $dir/$name.ext -out $dir/$name.pem");
+	return;
+}
+authority('ca');
+authority('stranger');
+certificate('server', 'ca', 'DNS:redis.test,IP:127.0.0.1');
+certificate('named', 'ca', 'DNS:redis.test');
+certificate('client', 'ca', 'DNS:client.test');
+
+sub tls_server
+{
+	my ($name, $auth, @more) = @_;
+	my $port = Redis::free_port();
+	my $redis = Redis::server(args => [ '--tls-port', $port, '--tls-cert-file', "$dir/$name.pem", '--tls-key-file', "$dir/$name.key",
+		'--tls-ca-cert-file', "$dir/ca.pem", '--tls-auth-clients', $auth, @more ]);
+	return ($redis, "127.0.0.1:$port");
+}
+
+sub tls_proxy
+{
+	my ($to, %o) = @_;
+	return Redis::proxy($to, env => $o{env}, args => [ '--tls', '--upstream-wait=' . ($o{wait} // '10s'), @{ $o{args} // [] } ]);
+}
+
+my ($redis, $address) = tls_server('server', 'no');
+
+subtest 'all that goes without TLS' => sub {
+	my $proxy = tls_proxy($address, args => ["--tls-ca-file=$dir/ca.pem"]);
+	my $c = $proxy->client;
+	is $c->cmd('SET', 'a', 1), 'OK';
+	my ($bad, $value) = (0, 'v' x 100_000);
+	for my $round (1 .. 5) {
+		for (1 .. 40) { $c->put('SET', "k$_", "$round$_$value"); $c->put('GET', "k$_"); $c->put('ECHO', $_) }
+		for (1 .. 40) { $bad++ if $c->get ne 'OK' || $c->get ne "$round$_$value" || $c->get ne $_ }
+	}
+	is $bad, 0, 'pipelines of 100 KB values, in order';
+	my $large = 'w' x 3_000_000;
+	is $c->cmd('SET', 'large', $large), 'OK';
+	ok $c->cmd('GET', 'large') eq $large, '3 MB';
+	$c->put('MULTI'), $c->put('INCR', 'n'), $c->put('EXEC');
+	is_deeply [ map { $c->get } 1 .. 3 ], [ 'OK', 'QUEUED', [1] ], 'MULTI';
+	my $s = $proxy->client;
+	is_deeply $s->cmd('SUBSCRIBE', 'ch'), [ 'subscribe', 'ch', 1 ];
+	$c->cmd('PUBLISH', 'ch', 'x' x 200_000);
+	is length $s->get->[2], 200_000, 'pub/sub';
+	my $slow = $proxy->client;
+	$slow->put('GET', 'large') for 1 .. 20;
+	is $proxy->client->cmd('PING'), 'PONG';
+	is scalar(grep { length $slow->get == 3_000_000 } 1 .. 20), 20, 'a reader that comes late gets all of it';
+	wait_for { $proxy->log =~ /\d+ commands/ } 'COMMAND over TLS too';
+	is $proxy->metric("redisproxy_upstream_up{upstream=\"$address\"}"), 1, 'health checks, too';
+};
+
+subtest 'a certificate of our own' => sub {
+	my ($strict, $at) = tls_server('server', 'yes');
+	my $with = tls_proxy($at, args => [ "--tls-ca-file=$dir/ca.pem", "--tls-cert-file=$dir/client.pem", "--tls-key-file=$dir/client.key" ]);
+	is $with->client->cmd('SET', 'a', 1), 'OK', 'with it';
+	my $without = tls_proxy($at, args => ["--tls-ca-file=$dir/ca.pem"], wait => '300ms');
+	like Redis::is_error($without->client->cmd('SET', 'a', 1)), qr/^ERR redisproxy: /, 'without it';
+};
+
+subtest 'who is not who it should be' => sub {
+	my ($named, $at) = tls_server('named', 'no');
+	my $proxy = tls_proxy($at, args => ["--tls-ca-file=$dir/ca.pem"], wait => '300ms');
+	like Redis::is_error($proxy->client->cmd('GET', 'a')), qr/^ERR redisproxy: /, 'another name';
+	like $proxy->log, qr/TLS: IP address mismatch/, 'the log says it';
+
+	$proxy = tls_proxy($at, args => [ "--tls-ca-file=$dir/ca.pem", '--tls-server-name=redis.test' ]);
+	is $proxy->client->cmd('GET', 'a'), undef, 'the name that we expect';
+
+	$proxy = tls_proxy($at, args => ["--tls-ca-file=$dir/stranger.pem"], wait => '300ms');
+	like Redis::is_error($proxy->client->cmd('GET', 'a')), qr/^ERR redisproxy: /, 'another authority';
+	like $proxy->log, qr/TLS: (?:self[- ]signed certificate in certificate chain|unable to get local issuer certificate)/, 'the log says it';
+
+	$proxy = tls_proxy($at, args => ['--no-tls-verify']);
+	is $proxy->client->cmd('GET', 'a'), undef, 'unless nobody asks';
+
+	# A server without TLS.
+	$proxy = tls_proxy($redis, args => ["--tls-ca-file=$dir/ca.pem"], wait => '300ms');
+	like Redis::is_error($proxy->client->cmd('GET', 'a')), qr/^ERR redisproxy: /, 'no TLS there';
+};
+
+subtest 'the server comes back' => sub {
+	my ($mortal, $at) = tls_server('server', 'no');
+	my $proxy = tls_proxy($at, args => ["--tls-ca-file=$dir/ca.pem"]);
+	my $c = $proxy->client;
+	is $c->cmd('SET', 'a', 1), 'OK';
+	kill STOP => $mortal->pid;
+	$c->put('GET', 'a');
+	kill CONT => $mortal->pid;
+	is $c->get, 1, 'after a pause';
+	$mortal->kill9;
+	ok Redis::is_error($c->cmd('GET', 'a')), 'lost';
+	$mortal = Redis::server(port => $mortal->redis_port, args => [ '--tls-port', $at =~ /:(\d+)/, '--tls-cert-file', "$dir/server.pem",
+		'--tls-key-file', "$dir/server.key", '--tls-ca-cert-file', "$dir/ca.pem", '--tls-auth-clients', 'no' ]);
+	is $c->cmd('SET', 'a', 2), 'OK', 'and back';
+};
+
+subtest 'files that cannot be used' => sub {
+	spew("$dir/broken.pem", "no certificate\n");
+	for ([ "--tls-ca-file=$dir/none.pem", 'none.pem' ], [ "--tls-cert-file=$dir/broken.pem", 'broken.pem' ]) {
+		my $said = qx{@{[ eg_bin('redisproxy') ]} --run-dir=$dir/x --local-address=$dir/x.sock --monitor-address= --tls $_->[0] 2>&1};
+		isnt $?, 0, 'it does not start';
+		like $said, qr/\Q$_->[1]\E/, 'and names the file';
+	}
+};
+
+done_testing;
