@@ -34,6 +34,7 @@ struct gatewayd_conf {
 	int64_t cache_bytes;
 	int64_t cache_ttl_ms;
 	int64_t cache_grace_ms;
+	bool cache_request_control;
 	int scope; /* enum conf_scope */
 	char *client_keys_file;
 	char *purge_token;

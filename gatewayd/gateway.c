@@ -10,15 +10,17 @@ static void serve_embeddings(struct gateway *gateway, struct exchange *exchange)
 	embeddings_serve(gateway, exchange);
 }
 
-/* Path, method, handler. The same path may stand here for several methods. */
+/* The same path may stand here for several methods; allow names them all. */
 static const struct route {
-	const char *path, *method;
+	const char *path, *method, *allow;
 	void (*serve)(struct gateway *gateway, struct exchange *exchange);
 } routes[] = {
-	{"/v1/embeddings", "POST", serve_embeddings},
-	{"/openai/v1/embeddings", "POST", serve_embeddings},
-	{"/v1/models", "GET", models_serve},
-	{"/openai/v1/models", "GET", models_serve},
+	{"/v1/embeddings", "POST", "POST", serve_embeddings},
+	{"/openai/v1/embeddings", "POST", "POST", serve_embeddings},
+	{"/v1/models", "GET", "GET, HEAD", models_serve},
+	{"/v1/models", "HEAD", "GET, HEAD", models_serve},
+	{"/openai/v1/models", "GET", "GET, HEAD", models_serve},
+	{"/openai/v1/models", "HEAD", "GET, HEAD", models_serve},
 };
 
 void gateway_serve(struct exchange *exchange, void *arg)
@@ -37,7 +39,7 @@ void gateway_serve(struct exchange *exchange, void *arg)
 			routes[i].serve(gateway, exchange);
 			return;
 		}
-		allow = routes[i].method;
+		allow = routes[i].allow;
 	}
 	struct api_error error;
 	if (allow) {

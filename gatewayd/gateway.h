@@ -17,6 +17,7 @@ struct flights;
 struct gateway;
 struct leases;
 struct loop;
+struct models;
 struct peers;
 struct provider;
 struct purge_epochs;
@@ -37,6 +38,7 @@ struct gateway {
 	struct flights *flights;
 	struct refresher *refresher;
 	struct stats *stats;
+	struct models *models;
 	struct purger *purger;
 	struct purge_epochs *epochs; /* NULL: no store */
 	const char *instance_id;     /* random per start */

@@ -22,6 +22,7 @@
 #include "gatewayd/flight.h"
 #include "gatewayd/gateway.h"
 #include "gatewayd/lease.h"
+#include "gatewayd/models.h"
 #include "gatewayd/peers.h"
 #include "gatewayd/provider.h"
 #include "gatewayd/provider_attempt.h"
@@ -321,6 +322,7 @@ struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf)
 			(uint64_t)conf->cache_ttl_ms, (uint64_t)conf->cache_grace_ms),
 		"refresher");
 	make_purger(gateway, conf);
+	gateway->models = must(models_new(gateway), "table of lists");
 	gateway->instance_id = daemon_instance_id(daemon);
 	gateway->stats = must(stats_new(daemon_metrics(daemon), gateway), "statistics");
 	make_listeners(parts, conf);
@@ -380,6 +382,7 @@ void parts_free(struct parts **pointer)
 	exchange_http_free(&parts->http);
 	daemon_close_rpc(parts->daemon);
 	purger_free(&gateway->purger);
+	models_free(&gateway->models);
 	flights_free(&gateway->flights);
 	peers_free(&gateway->peers);
 	refresher_free(&gateway->refresher);

@@ -104,6 +104,8 @@ struct provider_result {
 	int status;       /* of the answer to the caller: 4xx, 5xx */
 	struct span body; /* PROVIDER_REFUSED: the provider's body; else empty */
 	struct span content_type;
+	struct span location, surrogate_key; /* of a list of models; may be empty */
+	bool unshareable;       /* a list of models that says that it is not to be kept */
 	int64_t retry_after_ms; /* -1: none */
 	const char *detail;     /* one sentence; never contains a text or a secret */
 };
@@ -135,9 +137,11 @@ struct provider_ops {
 	void (*cancel)(struct provider_call *call);
 	/*
 	 * The provider's list of models, for GET /v1/models: as buy(), but result.body is the
-	 * answer's body when the outcome is PROVIDER_OK. May be NULL: there is no such list.
+	 * answer's body when the outcome is PROVIDER_OK, and result.status 200, 203, 301, 404 or
+	 * 410. query goes behind the path: empty, or "?..."; the provider may ignore it. May be
+	 * NULL: there is no such list.
 	 */
-	struct provider_call *(*list_models)(struct provider *provider,
+	struct provider_call *(*list_models)(struct provider *provider, struct span query,
 		const struct credential *credential, const struct trace_context *trace,
 		void (*on_done)(const struct provider_result *result, void *arg), void *arg);
 	/* Add to *counts, and name each place that is called with the state of its breaker. May be

@@ -9,6 +9,7 @@
 #include "common/loop.h"
 #include "common/reclaim.h"
 #include "common/workers.h"
+#include "gatewayd/cache_control.h"
 #include "gatewayd/credential.h"
 #include "gatewayd/provider_attempt.h"
 #include "gatewayd/provider_headers.h"
@@ -33,6 +34,9 @@
 	"{\"error\":{\"message\":\"The provider asked this credential to wait; see "                 \
 	"Retry-After.\",\"type\":\"rate_limit_error\",\"param\":null,\"code\":\"rate_limit_exceeded" \
 	"\"}}\n"
+
+/* Of a list's address; who asks keeps below it. */
+#define MAX_QUERY_BYTES  2048
 
 #define TRACE_TEXT(call) trace_format_text(&(call)->trace.trace, (char[TRACE_PARENT_LEN + 1]){0})
 
@@ -68,6 +72,7 @@ struct provider_call {
 	struct provider_body body;
 	size_t n_inputs; /* 0: a GET */
 	char *model;     /* NULL: a list */
+	char *query;     /* of a list; NULL: none */
 	struct provider_headers headers;
 	struct trace_context trace; /* of the purchase */
 	struct trace_span *span;    /* of the attempt */
@@ -94,6 +99,7 @@ static void call_free(struct provider_call *call)
 	provider_headers_free(&call->headers);
 	provider_body_free(&call->body);
 	free(call->model);
+	free(call->query);
 	reclaim_buf(call->maker->loop, &call->answer);
 	provider_answer_free(&call->parsed);
 	free(call);
@@ -260,8 +266,9 @@ static void call_target(struct provider_call *call, struct provider_target *targ
 	/* One that hangs must leave time for the others. */
 	uint64_t turns = targets->n - (size_t)__builtin_popcount(call->tried) + 1;
 	uint64_t timeout_ms = (call->deadline_us - now_us) / 1000 / turns + 1;
-	char url[PROVIDER_MAX_TARGET_URL + 64];
-	snprintf(url, sizeof url, "%s%s", target->url, call->path);
+	char url[PROVIDER_MAX_TARGET_URL + 64 + MAX_QUERY_BYTES];
+	snprintf(url, sizeof url, "%s%s%.*s", target->url, call->path, MAX_QUERY_BYTES - 1,
+		call->query ? call->query : "");
 	size_t max_answer = (call->n_inputs + 2) * ANSWER_BYTES_AN_INPUT;
 	struct http_call_options options = {
 		.method = call->n_inputs ? "POST" : "GET",
@@ -312,14 +319,30 @@ static int64_t read_retry_after(const struct provider_call *call, const struct h
 	return retry_after_parse_ms(text, loop_wall_ms(call->maker->loop), RETRY_AFTER_MAX_MS);
 }
 
-static void finish_list(
-	struct provider_call *call, const struct http_call_result *result, struct span content_type)
+/* What is said of a resource that can be asked for again: an answer like any other. */
+static bool is_list(const struct provider_call *call, int status)
 {
+	return !call->n_inputs &&
+	       (status == 200 || status == 203 || status == 301 || status == 404 || status == 410);
+}
+
+static void finish_list(struct provider_call *call, const struct http_call *http,
+	const struct http_call_result *result)
+{
+	struct cache_control_answer control = {
+		.set_cookie = http_call_header(http, "set-cookie"),
+		.cache_control = http_call_header(http, "cache-control"),
+		.surrogate_control = http_call_header(http, "surrogate-control"),
+		.vary = http_call_header(http, "vary"),
+	};
 	struct provider_result list = {
 		.outcome = PROVIDER_OK,
-		.status = 200,
+		.status = result->status,
 		.body = {(char *)result->body->data, result->body->len},
-		.content_type = content_type,
+		.content_type = http_call_header(http, "content-type"),
+		.location = http_call_header(http, "location"),
+		.surrogate_key = http_call_header(http, "surrogate-key"),
+		.unshareable = !cache_control_shareable(&control),
 		.retry_after_ms = -1,
 	};
 	finish(call, &list);
@@ -342,13 +365,13 @@ static void on_http_done(struct http_call *http, const struct http_call_result *
 	provider_attempt_end(&call->span, result, provider_attempt_status(result, status));
 
 	bool answered = result->outcome == HTTP_CALL_OK;
-	if (answered && result->status == 200) {
-		if (call->n_inputs) {
-			parse_answer(call, result->body);
-			return;
-		}
-		report(call, "200", 0);
-		finish_list(call, result, http_call_header(http, "content-type"));
+	if (answered && result->status == 200 && call->n_inputs) {
+		parse_answer(call, result->body);
+		return;
+	}
+	if (answered && is_list(call, result->status)) {
+		report(call, provider_attempt_status(result, status), 0);
+		finish_list(call, http, result);
 		return;
 	}
 	report(call, provider_attempt_status(result, status), 0);
@@ -488,7 +511,7 @@ static struct provider_call *http_buy(struct provider *provider,
 	return call;
 }
 
-static struct provider_call *http_list_models(struct provider *provider,
+static struct provider_call *http_list_models(struct provider *provider, struct span query,
 	const struct credential *credential, const struct trace_context *trace,
 	void (*on_done)(const struct provider_result *result, void *arg), void *arg)
 {
@@ -496,7 +519,8 @@ static struct provider_call *http_list_models(struct provider *provider,
 	if (!call)
 		return NULL;
 	call->path = call->maker->dialect->models_path;
-	if (!call->timer || set_headers(call, credential, trace) < 0) {
+	call->query = strndup(query.len ? query.data : "", query.len);
+	if (!call->timer || !call->query || set_headers(call, credential, trace) < 0) {
 		call_free(call);
 		return NULL;
 	}

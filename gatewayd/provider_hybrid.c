@@ -180,7 +180,7 @@ fail:
 }
 
 /* The first one's: what is pinned to the second is the operator's to tell. */
-static struct provider_call *hybrid_list_models(struct provider *provider,
+static struct provider_call *hybrid_list_models(struct provider *provider, struct span query,
 	const struct credential *credential, const struct trace_context *trace,
 	void (*done)(const struct provider_result *result, void *arg), void *arg)
 {
@@ -192,7 +192,8 @@ static struct provider_call *hybrid_list_models(struct provider *provider,
 	call->on_done = done;
 	call->arg = arg;
 	call->from = hybrid->first;
-	call->inner = call->from->ops->list_models(call->from, credential, trace, on_done, call);
+	call->inner = call->from->ops->list_models(
+		call->from, query, credential, trace, on_done, call);
 	if (!call->inner) {
 		call_free(call);
 		return NULL;

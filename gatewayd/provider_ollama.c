@@ -290,7 +290,7 @@ fail:
 	return NULL;
 }
 
-static struct provider_call *ollama_list_models(struct provider *provider,
+static struct provider_call *ollama_list_models(struct provider *provider, struct span query,
 	const struct credential *credential, const struct trace_context *trace,
 	void (*on_done)(const struct provider_result *result, void *arg), void *arg)
 {
@@ -298,7 +298,7 @@ static struct provider_call *ollama_list_models(struct provider *provider,
 	if (!call)
 		return NULL;
 	struct provider *inner = call->ollama->inner;
-	call->inner = inner->ops->list_models(inner, credential, trace, on_inner_done, call);
+	call->inner = inner->ops->list_models(inner, query, credential, trace, on_inner_done, call);
 	if (!call->inner) {
 		call_free(call);
 		return NULL;

@@ -438,7 +438,7 @@ static void on_list_done(const struct provider_result *result, void *arg)
 	call_free(call);
 }
 
-static struct provider_call *split_list_models(struct provider *provider,
+static struct provider_call *split_list_models(struct provider *provider, struct span query,
 	const struct credential *credential, const struct trace_context *trace,
 	void (*on_done)(const struct provider_result *result, void *arg), void *arg)
 {
@@ -450,7 +450,7 @@ static struct provider_call *split_list_models(struct provider *provider,
 	call->on_done = on_done;
 	call->arg = arg;
 	call->parts[0].inner = split->inner->ops->list_models(
-		split->inner, credential, trace, on_list_done, call);
+		split->inner, query, credential, trace, on_list_done, call);
 	if (!call->parts[0].inner) {
 		call_free(call);
 		return NULL;

@@ -60,7 +60,9 @@ struct digest response_cache_key(const struct exchange *exchange, const struct d
 	if (need > sizeof room)
 		text = (struct buf)BUF_INIT(need);
 	add_part(&text, SPAN_LITERAL("response"));
-	add_part(&text, exchange->method);
+	/* HEAD is answered as GET. */
+	bool head = span_equal_str(exchange->method, "HEAD");
+	add_part(&text, head ? SPAN_LITERAL("GET") : exchange->method);
 	buf_append(&text, exchange->body_hash.bytes, DIGEST_BYTES);
 	add_part(&text, exchange->target);
 	add_part(&text, exchange->host);
