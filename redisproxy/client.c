@@ -282,8 +282,6 @@ static void wait_listed(struct client *c)
 	struct proxy *proxy = c->proxy;
 
 	c->wait = CLIENT_WAITS_UPSTREAM;
-	if (!c->wait_until_us)
-		c->wait_until_us = proxy->now_us + (uint64_t)proxy->conf->wait_ms * 1000;
 	if (!c->prev_waiting) {
 		c->next_waiting = NULL;
 		c->prev_waiting = proxy->waiting_end;
@@ -297,12 +295,15 @@ static void wait_listed(struct client *c)
 void client_wait_upstream(struct client *c, struct pool *pool)
 {
 	c->waits_for_pool = pool;
+	if (!c->wait_until_us)
+		c->wait_until_us = c->proxy->now_us + (uint64_t)c->proxy->conf->wait_ms * 1000;
 	wait_listed(c);
 }
 
 void client_wait_room(struct client *c, struct upstream *up)
 {
 	c->waits_for_room = up;
+	up->waited = true;
 	wait_listed(c);
 }
 

@@ -167,7 +167,9 @@ static size_t consume(struct client *c, const char *data, size_t len)
 static void update_reading(struct client *c)
 {
 	bool held = c->wait != CLIENT_GOES_ON || c->throttled;
-	bool wants = !c->dead && !c->closing && !c->eof && !(held && c->in.len >= UNREAD_HIGH);
+	/* A full upstream's clients keep their bytes in the kernel. */
+	bool wants = !c->dead && !c->closing && !c->eof && !c->waits_for_room &&
+		     !(held && c->in.len >= UNREAD_HIGH);
 
 	if (c->dead || wants == c->reads)
 		return;
@@ -229,6 +231,13 @@ void client_on_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)what;
 	proxy->now_us = loop_now_us(proxy->loop);
+	struct upstream *full = c->wait == CLIENT_GOES_ON ? dispatch_full(c) : NULL;
+
+	if (full) {
+		client_wait_room(c, full);
+		update_reading(c);
+		return;
+	}
 	/* What was left is the beginning of a command: moved in front of what comes, unless large.
 	 */
 	size_t held = c->in.len <= HELD_BYTES ? c->in.len : 0;

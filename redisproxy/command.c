@@ -206,8 +206,8 @@ struct commands *commands_new(struct metrics *metrics)
 	if (!commands)
 		return NULL;
 	commands->metrics = metrics;
-	memcpy(commands->other.name, "other", 6);
-	commands->other.len = 5;
+	memcpy(commands->other.name, COMMAND_OTHER, sizeof COMMAND_OTHER);
+	commands->other.len = sizeof COMMAND_OTHER - 1;
 	commands->other.keys = (struct keys_rule){.find = KEYS_AT, .at = 1};
 	/* It may well write. */
 	commands->other.write = true;

@@ -14,6 +14,7 @@
 #include "common/span.h"
 #include "redisproxy/keys.h"
 
+#define COMMAND_OTHER    "other"
 #define COMMAND_MAX_NAME 32
 #define COMMAND_MAX      1024 /* names; the server's further ones are "other" */
 

@@ -110,6 +110,15 @@ static struct pool *choose_pool(struct client *c, const struct request *r)
 	return pool ? pool : c->pool;
 }
 
+struct upstream *dispatch_full(const struct client *c)
+{
+	struct upstream *up = c->current ? c->current : c->own;
+
+	if (!up && !c->proxy->cluster)
+		up = c->pool->shared[c->slot % (unsigned)c->proxy->conf->shared_connections];
+	return up && up->state == UPSTREAM_READY && upstream_full(up) ? up : NULL;
+}
+
 enum dispatch_result dispatch_send_shared(struct client *c, struct request *r)
 {
 	if (c->proxy->cluster)

@@ -19,12 +19,16 @@
 struct client;
 struct command;
 struct entry;
+struct upstream;
 
 enum dispatch_result {
 	DISPATCH_TOOK,  /* the command is done with, here */
 	DISPATCH_WAITS, /* show it again when the client is woken */
 };
 
+/* The connection that the client's next command will most likely go to, when it is full; else NULL.
+ */
+struct upstream *dispatch_full(const struct client *c);
 /* One complete command. */
 enum dispatch_result dispatch_command(struct client *c, const char *frame, size_t len);
 /* A large command whose name is known and whose first `len` bytes are here. TOOK: they went out,

@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <stdio.h>
 #include <sysexits.h>
 
@@ -7,6 +8,8 @@
 #include "redisproxy/conf.h"
 #include "redisproxy/proxy.h"
 #include "redisproxy/report.h"
+
+#define KEPT_HEAP_BYTES (1 << 20)
 
 struct parts {
 	struct daemon *daemon;
@@ -56,6 +59,10 @@ int main(int argc, char **argv)
 		.on_drain = on_drain, .describe_open = describe_open};
 	struct parts p = {0};
 
+	/* Buffers of bursts come and go: to get their pages anew each time would cost more than all
+	 * the rest. */
+	mallopt(M_TRIM_THRESHOLD, KEPT_HEAP_BYTES);
+	mallopt(M_MMAP_THRESHOLD, KEPT_HEAP_BYTES);
 	p.daemon = daemon_start(&redisproxy_spec, &p.conf, argc, argv);
 	p.proxy = proxy_new(p.daemon, &p.conf);
 	if (!p.proxy)

@@ -21,7 +21,9 @@ char *out_room(struct out *o, size_t len)
 	} else {
 		size_t capacity = o->capacity ? o->capacity : FIRST_CAPACITY;
 
-		while (capacity - pending < len)
+		/* Where a part was sent it is a queue that moves: room for its moves to be worth
+		 * it. */
+		while (capacity - pending < len || (o->at && capacity < 2 * (pending + len)))
 			capacity *= 2;
 		char *data = malloc(capacity);
 
@@ -66,7 +68,7 @@ int out_write(struct out *o, int fd, struct tls_session *tls)
 			return 0;
 	}
 	o->at = o->end = 0;
-	if (o->capacity > KEPT_CAPACITY)
+	if (o->capacity > (o->keeps ? o->keeps : KEPT_CAPACITY))
 		out_free(o);
 	return 0;
 }
@@ -74,5 +76,5 @@ int out_write(struct out *o, int fd, struct tls_session *tls)
 void out_free(struct out *o)
 {
 	free(o->data);
-	*o = (struct out){0};
+	*o = (struct out){.keeps = o->keeps};
 }

@@ -3,8 +3,8 @@
 
 /*
  * Bytes on their way to a socket. Appended in any number of pieces, written in one call a turn.
- * Gives its memory back when it is empty, but for a small piece. The ceiling is its user's
- * business (who stops filling it).
+ * Gives its memory back when it is empty, but for a small piece (`keeps`: but for so many bytes).
+ * The ceiling is its user's business (who stops filling it).
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,6 +12,7 @@
 struct out {
 	char *data;
 	size_t at, end, capacity;
+	size_t keeps; /* 0: a small piece */
 };
 
 static inline size_t out_pending(const struct out *o)

@@ -197,8 +197,12 @@ static bool try_send(struct place *p)
 	struct upstream *up = choose_upstream(p, pool);
 
 	p->waits_for = pool;
-	if (!up || up->state != UPSTREAM_READY || upstream_full(up))
+	if (!up || up->state != UPSTREAM_READY)
 		return false;
+	if (upstream_full(up)) {
+		up->waited = true;
+		return false;
+	}
 	if (send_on(p, up) < 0) {
 		client_close(c);
 		place_answer_error(p, "ERR out of memory");

@@ -19,6 +19,7 @@
 #define DEFAULT_MAX_IDLE 16
 #define DEMOTED_AGAIN_US 1000000
 #define MAX_SLOW_US      1000000
+#define WOKEN_FOR_ROOM   2
 
 /* ---- keys ---- */
 
@@ -303,14 +304,20 @@ void pool_upstream_ready(struct pool *pool, struct upstream *up)
 	places_schedule(pool->proxy);
 }
 
-void pool_upstream_has_room(struct pool *pool, struct upstream *up)
+bool pool_upstream_has_room(struct pool *pool, struct upstream *up)
 {
+	int left = WOKEN_FOR_ROOM;
+
+	places_schedule(pool->proxy);
 	for (struct client *c = pool->proxy->waiting, *next; c; c = next) {
 		next = c->next_waiting;
-		if (c->waits_for_room == up)
-			client_wake(c, NULL);
+		if (c->waits_for_room != up)
+			continue;
+		if (left-- == 0)
+			return true;
+		client_wake(c, NULL);
 	}
-	places_schedule(pool->proxy);
+	return false;
 }
 
 void pool_login_refused(struct pool *pool, struct upstream *up)
@@ -457,6 +464,8 @@ static void sweep_upstream(struct upstream *up, uint64_t now)
 	bool at_rest = !up->count && !up->owner;
 	uint64_t silent_us = now > up->heard_us ? now - up->heard_us : 0;
 
+	if (at_rest && !out_pending(&up->out))
+		out_free(&up->out);
 	if (up->state < UPSTREAM_READY) {
 		if (now - up->opened_us > (uint64_t)conf->connect_timeout_ms * 1000)
 			upstream_close(up, "the upstream does not answer");

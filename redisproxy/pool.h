@@ -68,7 +68,8 @@ void pool_give_back(struct pool *pool, struct upstream *up);
 
 /* From upstream.c. */
 void pool_upstream_ready(struct pool *pool, struct upstream *up);
-void pool_upstream_has_room(struct pool *pool, struct upstream *up);
+/* Wakes some of those who wait for room. True: there are more. */
+bool pool_upstream_has_room(struct pool *pool, struct upstream *up);
 void pool_upstream_closed(struct pool *pool, struct upstream *up, const char *never_ready_because);
 void pool_login_refused(struct pool *pool, struct upstream *up);
 /* The server said READONLY. */

@@ -1,12 +1,14 @@
 #include "redisproxy/stats.h"
 
+#include <string.h>
+
 #include "redisproxy/command.h"
 #include "redisproxy/conf.h"
 #include "redisproxy/hotkeys.h"
 #include "redisproxy/key_hash.h"
+#include "redisproxy/keys.h"
 #include "redisproxy/pool.h"
 #include "redisproxy/proxy.h"
-#include "redisproxy/resp.h"
 #include "redisproxy/server.h"
 #include "redisproxy/slowlog.h"
 #include "redisproxy/upstream.h"
@@ -99,16 +101,11 @@ void stats_free(struct stats *stats)
 	hotkeys_free(&stats->hotkeys);
 }
 
-/* The key of most commands is what follows their name. */
+/* What follows a name that nobody knows may be anything, and a secret. */
 static bool find_key(const struct command *command, const char *frame, size_t len, struct span *key)
 {
-	struct resp_arguments a = resp_arguments_of(frame);
-	struct span name;
-
-	(void)len;
-	return command->kind != COMMAND_SCRIPTED && command->kind != COMMAND_XREAD &&
-	       (command->read || command->write) && resp_arguments_next(&a, &name) &&
-	       resp_arguments_next(&a, key);
+	return strcmp(command->name, COMMAND_OTHER) != 0 &&
+	       keys_first(&command->keys, frame, len, key);
 }
 
 void stats_sent(struct stats *stats, struct entry *entry, const struct command *command,

@@ -46,6 +46,9 @@ struct upstream *upstream_new(struct pool *pool, bool is_shared, struct client *
 	up->owner = owner;
 	up->fd = fd;
 	up->is_shared = is_shared;
+	/* It fills and empties all the time while there is much to do; pools_sweep() takes it. */
+	if (is_shared)
+		up->out.keeps = 4 * UPSTREAM_HIGH_WATER;
 	up->state = UPSTREAM_CONNECTING;
 	up->opened_us = up->heard_us = up->idle_since_us = loop_now_us(proxy->loop);
 	up->expires_us = pool_expiry_us(pool, up->opened_us);
@@ -123,8 +126,12 @@ int upstream_send(struct upstream *up, const char *data, size_t len, struct clie
 
 int upstream_send_place(struct upstream *up, const char *data, size_t len, struct place *place)
 {
-	return send_entry(up, data, len,
-		&(struct entry){.place = place, .sent_us = place->sent_us, .is_place = true});
+	struct entry entry = {.place = place, .sent_us = place->sent_us, .is_place = true};
+
+	if (send_entry(up, data, len, &entry) < 0)
+		return -1;
+	stats_sent(&up->proxy->stats, upstream_last_entry(up), place->command, data, len);
+	return 0;
 }
 
 int upstream_send_more(struct upstream *up, const char *data, size_t len)
@@ -158,6 +165,12 @@ void upstream_flush(struct upstream *up)
 	}
 	bool wants = out_pending(&up->out) > 0;
 
+	/* A few at a time: all of them would fill it again many times over. */
+	if (up->waited && out_pending(&up->out) <= UPSTREAM_HIGH_WATER / 2) {
+		up->waited = pool_upstream_has_room(up->pool, up);
+		if (up->waited)
+			make_dirty(up);
+	}
 	if (!wants && up->ends)
 		shutdown(up->fd, SHUT_WR);
 	if (wants == up->wants_write)
@@ -252,8 +265,6 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 		handshake(up);
 	else
 		upstream_flush(up);
-	if (up->state != UPSTREAM_DEAD && !upstream_full(up))
-		pool_upstream_has_room(up->pool, up);
 }
 
 /* ---- reading ---- */

@@ -26,7 +26,7 @@ struct place;
 struct pool;
 struct proxy;
 
-#define UPSTREAM_HIGH_WATER (1 << 20) /* bytes to send, above which clients wait */
+#define UPSTREAM_HIGH_WATER (256 << 10) /* bytes to send, above which clients wait */
 
 enum upstream_state {
 	UPSTREAM_CONNECTING,
@@ -75,6 +75,7 @@ struct upstream {
 	bool wants_write, is_dirty;
 	bool retiring; /* takes no new clients, closed when it has nothing to do */
 	bool ends;     /* raw: the client has sent its last byte */
+	bool waited;   /* clients wait for room */
 	bool partial;  /* a part of the present reply has gone to its client */
 
 	struct out out;

@@ -8,7 +8,7 @@ use EG::Test;
 use Redis;
 
 my $redis = Redis::server();
-my $proxy = Redis::proxy($redis, args => [ '--upstream-wait=300ms', '--response-timeout=1s', '--client-output-limit=1MB' ]);
+my $proxy = Redis::proxy($redis, args => [ '--upstream-wait=300ms', '--response-timeout=3s', '--client-output-limit=1MB' ]);
 my $port = $redis->redis_port;
 
 subtest 'a client that does not read' => sub {
@@ -17,7 +17,7 @@ subtest 'a client that does not read' => sub {
 	my $before = rss_kb($proxy->pid);
 	my $slow = $proxy->client;
 	# More than any buffer holds; it never reads.
-	$slow->put('GET', 'big') for 1 .. 200;
+	$slow->put('GET', 'big') for 1 .. 60;
 	wait_for { $proxy->metric('redisproxy_slow_clients_total') } 'it to be closed';
 	cmp_ok rss_kb($proxy->pid) - $before, '<', 60_000, 'bounded memory';
 	is $c->cmd('PING'), 'PONG', 'others are served';
@@ -38,6 +38,24 @@ subtest 'a client that sends slowly stops nobody' => sub {
 	$gone->raw(substr $command, 0, 1_500_000);
 	undef $gone;
 	is $proxy->client->cmd('STRLEN', 'slow'), 2_000_000, 'half a command is none';
+};
+
+subtest 'a server that does not read' => sub {
+	my $before = rss_kb($proxy->pid);
+	kill STOP => $redis->pid;
+	# Far more than the proxy wants to hold; the rest stays in the kernel.
+	my @clients = map { $proxy->client } 1 .. 100;
+	my $bytes = Redis::encode('SET', 'flood', 'z' x 4000) x 40;
+	$_->socket->blocking(0), syswrite $_->socket, $bytes for @clients;
+	my $c = $proxy->client;
+	# Everybody has been read, as much as will be, when this one is.
+	$c->put('CLIENT', 'SETNAME', 'last');
+	$c->get;
+	my $grown = rss_kb($proxy->pid) - $before;
+	cmp_ok $grown, '<', 9_000, "bounded memory: $grown kB more for 16 MB on their way";
+	kill CONT => $redis->pid;
+	$_->socket->blocking(1) for @clients;
+	is scalar(grep { $_->get eq 'OK' } @clients), 100, 'and all are served then';
 };
 
 subtest 'the server hangs' => sub {

@@ -26,7 +26,7 @@ async function ask(name, call, failures) {
 
 const kinds = {
 	ioredis: async (i) => {
-		const c = new Redis({ port, host: '127.0.0.1', db: i % 3, lazyConnect: true, maxRetriesPerRequest: 1, connectionName: `io${i}` });
+		const c = new Redis({ port, host: '127.0.0.1', db: i % 3, lazyConnect: true, connectTimeout: 30000, maxRetriesPerRequest: 1, connectionName: `io${i}` });
 		c.on('error', () => {});
 		await c.connect();
 		return { call: (...w) => c.call(...w), multi: (k) => c.multi().set(k, '1').incr(k).exec().then((r) => r[1][1]),
@@ -45,7 +45,7 @@ async function subscribeIo(c, channel, onMessage) {
 }
 
 async function nodeRedis(i, RESP) {
-	const c = createClient({ socket: { port, host: '127.0.0.1', reconnectStrategy: false }, RESP, database: i % 3, name: `n${i}` });
+	const c = createClient({ socket: { port, host: '127.0.0.1', reconnectStrategy: false, connectTimeout: 30000 }, RESP, database: i % 3, name: `n${i}` });
 	c.on('error', () => {});
 	await c.connect();
 	return { call: (...w) => c.sendCommand(w.map(String)), multi: (k) => c.multi().set(k, '1').incr(k).exec().then((r) => r[1]),
