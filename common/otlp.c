@@ -9,6 +9,7 @@
 #include "common/http_client.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/otlp_metrics.h"
 #include "common/otlp_text.h"
 #include "common/retry.h"
 #include "common/tracer.h"
@@ -20,7 +21,7 @@
 #define BACKOFF_MAX_MS     10000
 #define LOG_INTERVAL_US    (60ull * 1000 * 1000)
 
-enum { SPANS, EXPORTED, DROPPED, QUEUED, EXPORTS, DURATION };
+enum { SPANS, EXPORTED, DROPPED, QUEUED, EXPORTS, DURATION, METRIC_EXPORTS };
 
 const struct metric_family otlp_families[] = {
 	[SPANS] = {.name = "trace_spans_total",
@@ -45,7 +46,11 @@ const struct metric_family otlp_families[] = {
 	[DURATION] = {.name = "trace_export_duration_seconds",
 		.type = METRIC_HISTOGRAM,
 		.buckets = metrics_latency_buckets,
-		.help = "Time of one request to the collector, in seconds."},
+		.help = "Time of one request with spans to the collector, in seconds."},
+	[METRIC_EXPORTS] = {.name = "otlp_metric_exports_total",
+		.type = METRIC_COUNTER,
+		.labels = {"result"},
+		.help = "Exports of metrics to the collector: ok, failed."},
 	{.name = NULL},
 };
 
@@ -60,10 +65,11 @@ struct otlp {
 	struct daemon *daemon;
 	struct loop *loop;
 	struct metrics *metrics;
-	bool on;
+	bool on; /* traces */
 
-	char *url;
+	char *url, *metrics_url;
 	char *headers[MAX_HEADERS + 2]; /* Content-Type first; ends with NULL */
+	struct buf resource;            /* JSON */
 	struct buf head;                /* of every body, up to the spans */
 	struct http_client *http;
 	struct http_call *call;
@@ -76,8 +82,9 @@ struct otlp {
 	struct backoff backoff;
 	uint64_t exported;
 	uint64_t next_log_us;
+	struct otlp_metrics *exporter; /* of metrics; NULL: none */
 
-	bool flushing;
+	bool flushing, traces_flushed, metrics_flushed;
 	struct timer *flush_timer;
 	struct deferred flushed;
 	void (*on_flushed)(void *arg);
@@ -104,6 +111,21 @@ static void end_flush(void *arg)
 	loop_defer(otlp->loop, &otlp->flushed);
 }
 
+static void traces_flushed(struct otlp *otlp)
+{
+	otlp->traces_flushed = true;
+	if (otlp->metrics_flushed)
+		end_flush(otlp);
+}
+
+static void metrics_flushed(void *arg)
+{
+	struct otlp *otlp = arg;
+	otlp->metrics_flushed = true;
+	if (otlp->traces_flushed)
+		end_flush(otlp);
+}
+
 /* ---- Batches ---- */
 
 /* What is queued goes now, or when its time has come. */
@@ -115,8 +137,8 @@ static void next_batch(struct otlp *otlp)
 		timer_arm(otlp->timer, 0);
 	else if (queued)
 		timer_arm(otlp->timer, (uint64_t)otlp->conf->delay_ms);
-	else if (otlp->flushing)
-		end_flush(otlp);
+	else if (otlp->flushing && !otlp->traces_flushed)
+		traces_flushed(otlp);
 }
 
 static void end_batch(struct otlp *otlp)
@@ -306,10 +328,16 @@ const char *otlp_conf_check(const struct otlp_conf *conf)
 	return NULL;
 }
 
-static bool is_wanted(const struct otlp_conf *conf)
+static bool wants_traces(const struct otlp_conf *conf)
 {
 	return !conf->disabled && conf->traces_exporter == OTLP_EXPORTER_OTLP &&
 	       (*conf->traces_endpoint || *conf->endpoint);
+}
+
+static bool wants_metrics(const struct otlp_conf *conf)
+{
+	return !conf->disabled && conf->metrics_exporter == OTLP_METRICS_OTLP &&
+	       (*conf->metrics_endpoint || *conf->endpoint);
 }
 
 static int make_headers(struct otlp *otlp)
@@ -327,6 +355,14 @@ static int make_headers(struct otlp *otlp)
 	return otlp->headers[n - 1] ? 0 : -1;
 }
 
+static char *make_url(const char *whole, const char *base, const char *signal)
+{
+	char *url = NULL;
+	if (*whole)
+		return strdup(whole);
+	return asprintf(&url, "%s/v1/%s", base, signal) < 0 ? NULL : url;
+}
+
 static int make_texts(struct otlp *otlp)
 {
 	const struct otlp_conf *conf = otlp->conf;
@@ -342,27 +378,21 @@ static int make_texts(struct otlp *otlp)
 		.version = daemon_version(),
 		.pid = getpid(),
 	};
-	int n = *conf->traces_endpoint ? asprintf(&otlp->url, "%s", conf->traces_endpoint)
-				       : asprintf(&otlp->url, "%s/v1/traces", conf->endpoint);
-	if (n < 0)
-		otlp->url = NULL;
+	otlp->url = make_url(conf->traces_endpoint, conf->endpoint, "traces");
+	otlp->metrics_url = make_url(conf->metrics_endpoint, conf->endpoint, "metrics");
+	otlp_append_resource(&otlp->resource, &resource);
 	buf_append_str(&otlp->head, "{\"resourceSpans\":[{\"resource\":");
-	otlp_append_resource(&otlp->head, &resource);
+	buf_append(&otlp->head, otlp->resource.data, otlp->resource.len);
 	buf_append_str(&otlp->head, ",\"scopeSpans\":[{\"scope\":{\"name\":\"embedding-gateway\"},"
 				    "\"spans\":[");
-	return n < 0 || buf_failed(&otlp->head) ? -1 : make_headers(otlp);
+	bool failed = !otlp->url || !otlp->metrics_url || buf_failed(&otlp->resource) ||
+		      buf_failed(&otlp->head);
+	return failed ? -1 : make_headers(otlp);
 }
 
-static int turn_on(struct otlp *otlp)
+static void start_traces(struct otlp *otlp)
 {
 	const struct otlp_conf *conf = otlp->conf;
-	struct http_client_options http = http_client_defaults;
-	if (*conf->ca_file)
-		http.ca_file = conf->ca_file;
-	http.max_connections = 1;
-	otlp->http = http_client_new(otlp->loop, &http);
-	if (!otlp->http || make_texts(otlp) < 0)
-		return -1;
 	struct tracer_options options = {
 		.sampler = {.kind = (enum trace_sampler_kind)conf->sampler,
 			.ratio = conf->sampler_ratio},
@@ -376,6 +406,37 @@ static int turn_on(struct otlp *otlp)
 	tracer_open(otlp->loop, &options);
 	otlp->on = true;
 	log_fields(LOG_LEVEL_INFO, NULL, "traces are exported", LOG_STR("url", otlp->url));
+}
+
+static int start_metrics(struct otlp *otlp)
+{
+	struct otlp_metrics_options options = {
+		.url = otlp->metrics_url,
+		.headers = (const char *const *)otlp->headers,
+		.resource = {(const char *)otlp->resource.data, otlp->resource.len},
+		.interval_ms = (uint64_t)otlp->conf->metrics_interval_ms,
+		.timeout_ms = (uint32_t)otlp->conf->timeout_ms,
+	};
+	otlp->exporter = otlp_metrics_new(otlp->loop, otlp->http, otlp->metrics, &options);
+	return otlp->exporter ? 0 : -1;
+}
+
+static int start(struct otlp *otlp)
+{
+	const struct otlp_conf *conf = otlp->conf;
+	struct http_client_options http = http_client_defaults;
+	if (!wants_traces(conf) && !wants_metrics(conf))
+		return 0;
+	if (*conf->ca_file)
+		http.ca_file = conf->ca_file;
+	http.max_connections = 2;
+	otlp->http = http_client_new(otlp->loop, &http);
+	if (!otlp->http || make_texts(otlp) < 0)
+		return -1;
+	if (wants_metrics(conf) && start_metrics(otlp) < 0)
+		return -1;
+	if (wants_traces(conf))
+		start_traces(otlp);
 	return 0;
 }
 
@@ -389,6 +450,12 @@ static void collect(void *arg)
 	metric_set(metric(otlp->metrics, &otlp_families[EXPORTED]), (double)otlp->exported);
 	metric_set(metric(otlp->metrics, &otlp_families[QUEUED]),
 		(double)(counters->queued + otlp->batch_spans));
+	if (otlp->exporter) {
+		metric_set(metric(otlp->metrics, &otlp_families[METRIC_EXPORTS], "ok"),
+			(double)otlp_metrics_exported(otlp->exporter));
+		metric_set(metric(otlp->metrics, &otlp_families[METRIC_EXPORTS], "failed"),
+			(double)otlp_metrics_failed(otlp->exporter));
+	}
 	for (int i = 0; i < TRACER_DROPS; i++)
 		metric_set(metric(otlp->metrics, &otlp_families[DROPPED], tracer_drop_names[i]),
 			(double)counters->dropped[i]);
@@ -404,12 +471,13 @@ struct otlp *otlp_new(struct daemon *daemon, const struct otlp_conf *conf)
 	otlp->loop = daemon_loop(daemon);
 	otlp->metrics = daemon_metrics(daemon);
 	STAILQ_INIT(&otlp->batch);
+	buf_init(&otlp->resource, 1u << 19);
 	buf_init(&otlp->head, 1u << 20);
 	deferred_init(&otlp->flushed, tell_flushed, otlp);
 	backoff_init(&otlp->backoff, BACKOFF_MIN_MS, BACKOFF_MAX_MS, 2);
 	otlp->timer = timer_new(otlp->loop, on_timer, otlp);
 	otlp->flush_timer = timer_new(otlp->loop, end_flush, otlp);
-	if (!otlp->timer || !otlp->flush_timer || (is_wanted(conf) && turn_on(otlp) < 0)) {
+	if (!otlp->timer || !otlp->flush_timer || start(otlp) < 0) {
 		otlp_free(&otlp);
 		return NULL;
 	}
@@ -422,8 +490,11 @@ void otlp_flush(struct otlp *otlp, void (*on_flushed)(void *arg), void *arg)
 	otlp->on_flushed = on_flushed;
 	otlp->on_flushed_arg = arg;
 	otlp->flushing = true;
-	if (otlp->on)
+	otlp->metrics_flushed = !otlp->exporter;
+	if (otlp->on || otlp->exporter)
 		timer_arm(otlp->flush_timer, OTLP_FLUSH_MS);
+	if (otlp->exporter)
+		otlp_metrics_flush(otlp->exporter, metrics_flushed, otlp);
 	if (otlp->state == OTLP_BACKOFF)
 		timer_arm(otlp->timer, 0);
 	else if (otlp->state == OTLP_IDLE)
@@ -439,6 +510,7 @@ void otlp_free(struct otlp **pointer)
 	if (otlp->on)
 		tracer_close();
 	tracer_drop(&otlp->batch, TRACER_STOPPED);
+	otlp_metrics_free(&otlp->exporter);
 	http_call_cancel(&otlp->call);
 	http_client_free(&otlp->http);
 	loop_defer_cancel(otlp->loop, &otlp->flushed);
@@ -446,7 +518,9 @@ void otlp_free(struct otlp **pointer)
 	timer_free(&otlp->flush_timer);
 	for (size_t i = 0; otlp->headers[i]; i++)
 		free(otlp->headers[i]);
+	buf_free(&otlp->resource);
 	buf_free(&otlp->head);
 	free(otlp->url);
+	free(otlp->metrics_url);
 	free(otlp);
 }

@@ -2,8 +2,9 @@
 #define COMMON_OTLP_H
 
 /*
- * Sends a process's spans to a collector: OTLP over HTTP, JSON encoding, set up by the OTEL_*
- * variables that every OpenTelemetry SDK knows. Off unless an endpoint is set.
+ * Sends a process's spans, and its metrics if that is wanted (otlp_metrics.h), to a collector: OTLP
+ * over HTTP, JSON encoding, set up by the OTEL_* variables that every OpenTelemetry SDK knows. Off
+ * unless an endpoint is set.
  * (https://opentelemetry.io/docs/specs/otlp/#otlphttp)
  *
  *               a full batch, or the delay is over           200
@@ -29,8 +30,8 @@ struct otlp;
 
 /* A part of a daemon's conf. */
 struct otlp_conf {
-	char *endpoint, *traces_endpoint; /* "" : none */
-	char *headers;                    /* name=value,name=value; values percent-encoded */
+	char *endpoint, *traces_endpoint, *metrics_endpoint; /* "" : none */
+	char *headers; /* name=value,name=value; values percent-encoded */
 	char *service_name, *resource_attributes;
 	char *ca_file;
 	int protocol;
@@ -41,15 +42,18 @@ struct otlp_conf {
 	double sampler_ratio;
 	int64_t max_queued, max_batch, delay_ms, export_timeout_ms;
 	int64_t max_attributes, max_value_bytes, max_links;
+	int metrics_exporter; /* enum otlp_metrics_exporter */
+	int64_t metrics_interval_ms;
 };
 enum otlp_exporter { OTLP_EXPORTER_OTLP, OTLP_EXPORTER_NONE };
+enum otlp_metrics_exporter { OTLP_METRICS_NONE, OTLP_METRICS_OTLP };
 
 /* The rows for a daemon's table; AT(member) is the offset of that member of its otlp_conf. */
 /* clang-format off */
 #define OTLP_CONFIG_ROWS(AT) \
 	{"otel-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT", CONFIG_URL, AT(endpoint), \
-		.section = "Traces", \
-		.help = "base URL of a collector, e.g. http://127.0.0.1:4318; traces go to /v1/traces there; none: no traces"}, \
+		.section = "Traces and metrics by OTLP", \
+		.help = "base URL of a collector, e.g. http://127.0.0.1:4318; traces go to /v1/traces there, metrics to /v1/metrics"}, \
 	{"otel-traces-endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", CONFIG_URL, AT(traces_endpoint), \
 		.help = "the whole URL for traces, instead"}, \
 	{NULL, "OTEL_EXPORTER_OTLP_TRACES_HEADERS", CONFIG_SECRET, AT(headers), \
@@ -69,7 +73,7 @@ enum otlp_exporter { OTLP_EXPORTER_OTLP, OTLP_EXPORTER_NONE };
 	{"otel-resource-attributes", "OTEL_RESOURCE_ATTRIBUTES", CONFIG_STRING, AT(resource_attributes), \
 		.help = "more about this process: name=value,name=value; percent-encoded"}, \
 	{"otel-sdk-disabled", "OTEL_SDK_DISABLED", CONFIG_BOOL, AT(disabled), .def = "false", \
-		.help = "no traces, whatever else is set"}, \
+		.help = "no traces and no metrics by OTLP, whatever else is set"}, \
 	{"otel-traces-exporter", "OTEL_TRACES_EXPORTER", CONFIG_CHOICE, AT(traces_exporter), \
 		.def = "otlp", .choices = "otlp|none", .help = "none: no traces"}, \
 	{"otel-traces-sampler", "OTEL_TRACES_SAMPLER", CONFIG_CHOICE, AT(sampler), \
@@ -95,7 +99,15 @@ enum otlp_exporter { OTLP_EXPORTER_OTLP, OTLP_EXPORTER_NONE };
 		.env_alias = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", .def = "1024", .min = 1, .max = 32768, \
 		.help = "bytes of one attribute's text; the rest is cut off"}, \
 	{"otel-span-link-count-limit", "OTEL_SPAN_LINK_COUNT_LIMIT", CONFIG_INT, AT(max_links), \
-		.def = "128", .min = 1, .max = 400, .help = "links of one span"}
+		.def = "128", .min = 1, .max = 400, .help = "links of one span"}, \
+	{"otel-metrics-exporter", "OTEL_METRICS_EXPORTER", CONFIG_CHOICE, AT(metrics_exporter), \
+		.def = "none", .choices = "none=prometheus|otlp", \
+		.help = "otlp: metrics go to the collector too; /metrics is there in any case"}, \
+	{"otel-metrics-endpoint", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", CONFIG_URL, AT(metrics_endpoint), \
+		.help = "the whole URL for metrics, instead of the base URL"}, \
+	{"otel-metric-export-interval", "OTEL_METRIC_EXPORT_INTERVAL", CONFIG_MS, AT(metrics_interval_ms), \
+		.def = "60000", .min = 10, .max = 3600000, .unit = "ms", \
+		.help = "time between two exports of metrics"}
 /* clang-format on */
 
 extern const struct metric_family otlp_families[];
@@ -105,8 +117,8 @@ const char *otlp_conf_check(const struct otlp_conf *conf);
 /* Opens the tracer, unless the settings want no traces: then *otlp only shows zeros. conf is
  * borrowed. NULL when out of memory. */
 struct otlp *otlp_new(struct daemon *daemon, const struct otlp_conf *conf);
-/* The daemon's last work: send what is queued, if that can be done within OTLP_FLUSH_MS. on_flushed
- * comes once, never from inside this call. */
+/* The daemon's last work: send what is queued, and the metrics, if that can be done within
+ * OTLP_FLUSH_MS. on_flushed comes once, never from inside this call. */
 #define OTLP_FLUSH_MS 500
 void otlp_flush(struct otlp *otlp, void (*on_flushed)(void *arg), void *arg);
 /* Closes the tracer. */

@@ -72,7 +72,7 @@ size_t tracer_take(struct tracer_spans *to, size_t max, size_t max_bytes)
 	size_t n = 0, bytes = 0;
 	struct tracer_span *span;
 	while (n < max && (span = STAILQ_FIRST(&tracer.queue)) &&
-		(n == 0 || span->len <= max_bytes - bytes)) {
+		(n == 0 || bytes + span->len <= max_bytes)) {
 		STAILQ_REMOVE_HEAD(&tracer.queue, link);
 		STAILQ_INSERT_TAIL(to, span, link);
 		bytes += span->len;

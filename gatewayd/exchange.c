@@ -51,6 +51,7 @@ void exchange_set_route(struct exchange *exchange, const char *method, const cha
 void exchange_note_answer(struct exchange *exchange, const struct answer_head *head)
 {
 	char status[16];
+	exchange->answered = true;
 	trace_span_int(exchange->span, "http.response.status_code", head->status);
 	for (size_t i = 0; i < head->n_fields; i++)
 		if (span_equal_nocase(span_of(head->fields[i].name), "x-cache"))
@@ -63,6 +64,8 @@ void exchange_note_answer(struct exchange *exchange, const struct answer_head *h
 
 void exchange_leave(struct exchange *exchange)
 {
+	if (exchange->span && !exchange->answered)
+		trace_span_fail(exchange->span, "aborted", "the client left");
 	trace_span_end(&exchange->span);
 }
 

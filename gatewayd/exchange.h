@@ -76,6 +76,7 @@ struct exchange {
 				    by a trusted peer */
 	struct trace trace;      /* of this request: the parent of its steps */
 	struct trace_span *span; /* or NULL */
+	bool answered;           /* it says how */
 	uint64_t started_us;
 	bool fetch; /* asked by another instance of the pod: see fetch.h */
 

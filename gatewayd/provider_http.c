@@ -94,6 +94,7 @@ struct provider_call {
 static void call_free(struct provider_call *call)
 {
 	http_call_cancel(&call->http);
+	trace_span_fail(call->span, "cancelled", NULL);
 	trace_span_end(&call->span);
 	timer_free(&call->timer);
 	provider_headers_free(&call->headers);

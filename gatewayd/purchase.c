@@ -55,6 +55,7 @@ static void purchase_free(struct purchase *purchase)
 			purchase->next->prev = purchase->prev;
 	}
 	loop_defer_cancel(purchase->parts.loop, &purchase->later);
+	trace_span_fail(purchase->span, "cancelled", NULL);
 	trace_span_end(&purchase->span);
 	for (size_t i = 0; purchase->bought && i < purchase->n; i++)
 		buf_free(&purchase->bought[i].text);

@@ -15,7 +15,7 @@ my $served = '^POST /v1/embeddings$';
 sub gatewayd
 {
 	my (%env) = @_;
-	return daemon('gatewayd', http => 1, allow => qr/collector|traces cannot/,
+	return daemon('gatewayd', http => 1, allow => qr/collector|cannot be exported/,
 		env => { PROVIDER => 'mock', STORE => 'none', $otlp->env, %env });
 }
 
@@ -176,6 +176,46 @@ subtest 'sent before the end' => sub {
 	is servers() - $before, 0, 'not yet';
 	$d->stop;
 	is servers() - $before, 3, 'on SIGTERM';
+};
+
+# What the last export of metrics says of each series, by name and labels.
+sub exported_metrics
+{
+	my ($last) = reverse grep { $_->{path} eq '/v1/metrics' && $_->{status} == 200 } $otlp->exports;
+	my %value;
+	for my $metric (map { @{ $_->{metrics} } } map { @{ $_->{scopeMetrics} } } @{ $last->{body}{resourceMetrics} }) {
+		my ($data) = grep { ref } @{$metric}{qw(sum gauge histogram)};
+		for my $point (@{ $data->{dataPoints} }) {
+			my $labels = join ',', map { qq($_->{key}="$_->{value}{stringValue}") } @{ $point->{attributes} // [] };
+			$value{ $metric->{name} . ($labels ne '' ? "{$labels}" : '') } = { %$point, unit => $metric->{unit}, kind => $data };
+		}
+	}
+	return %value;
+}
+
+subtest 'metrics' => sub {
+	my $d = gatewayd(OTEL_METRICS_EXPORTER => 'otlp', OTEL_METRIC_EXPORT_INTERVAL => '50', OTEL_TRACES_EXPORTER => 'none');
+	ask($d, undef, 'counted') for my @times = 1 .. 3;
+	wait_metric($d, 'otlp_metric_exports_total{result="ok"}', 2);
+	my $page = http('GET', $d->url . '/metrics')->{body};
+	$d->stop; # and the last ones at the end
+	my %value = exported_metrics();
+	is $value{'gatewayd_requests_total{result="hit",status="200"}'}{asDouble}, 2, 'a counter';
+	is $value{'gatewayd_requests_total{result="hit",status="200"}'}{kind}{aggregationTemporality}, 2, 'cumulative';
+	ok $value{'gatewayd_requests_total{result="hit",status="200"}'}{kind}{isMonotonic}, 'that only grows';
+	is $value{gatewayd_cache_budget_bytes}{unit}, 'By', 'a gauge has its unit';
+	my $histogram = $value{'gatewayd_request_duration_seconds{result="hit"}'};
+	is $histogram->{count}, 2, 'a histogram';
+	my $sum = 0;
+	$sum += $_ for @{ $histogram->{bucketCounts} };
+	is $sum, 2, 'whose buckets add up';
+	is @{ $histogram->{bucketCounts} }, @{ $histogram->{explicitBounds} } + 1, 'one more than bounds';
+	my @missing = grep { !exists $value{$_} } map { /^(?!#)(\S+(?:\{.*\})?) \S+$/ && $1 !~ /_(?:bucket|sum|count)\b/ ? $1 : () } split /\n/, $page;
+	is "@missing", '', 'all that /metrics has';
+	my $dead = gatewayd(OTEL_METRICS_EXPORTER => 'otlp', OTEL_METRIC_EXPORT_INTERVAL => '20', OTEL_EXPORTER_OTLP_ENDPOINT => 'http://127.0.0.1:1');
+	wait_metric($dead, 'otlp_metric_exports_total{result="failed"}', 3);
+	ask($dead);
+	is scalar(() = $dead->log =~ /metrics cannot be exported/g), 1, 'nobody takes them: one line a minute';
 };
 
 is join("\n", grep { defined } map { $_->{schema} } $otlp->exports), '', 'all as the schema has it';

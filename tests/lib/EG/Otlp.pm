@@ -51,7 +51,7 @@ sub spans
 {
 	my ($self) = @_;
 	my @spans;
-	for my $export (grep { $_->{status} == 200 } $self->exports) {
+	for my $export (grep { $_->{status} == 200 && $_->{path} eq '/v1/traces' } $self->exports) {
 		for my $resource (@{ $export->{body}{resourceSpans} }) {
 			my %resource = _attributes($resource->{resource});
 			for my $span (map { @{ $_->{spans} } } @{ $resource->{scopeSpans} }) {
