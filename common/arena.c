@@ -5,36 +5,13 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/arena_private.h"
 #include "common/log.h"
-
-/*
- * Everything is counted in granules. A block is a run of them, live or free; two free blocks never
- * touch. Its record has a small id and lies in a table of our own:
- *
- *   records   id -> where the block starts, how long it is, its neighbours in the arena (prev,
- * next) and, if free, in its list. A table of fixed chunks, so that growing copies nothing. regions
- * page of the arena -> the first block that starts there: from an offset to its record in at most a
- * page's worth of steps, mostly none. lists     free blocks by size class: the power of two (first
- * level), cut in 32 (second level); bitmaps over both find the smallest class that surely fits in a
- * few instructions.
- *
- * In every list the free blocks that may still hold pages stand before the clean ones: they are
- * used first, which saves page faults, and arena_trim() need not look past the first clean one.
- */
-#define GRANULE       64
-#define REGION        (4096 / GRANULE)
-#define SECOND_LEVELS 32
-#define SECOND_SHIFT  5
-#define FIRST_LEVELS  28
-/* Sizes in granules fit 32 bits with room for the sum of two. */
-#define GRANULES_MAX  (UINT32_C(1) << 31)
-
-#define CHUNK_SHIFT   11
-#define CHUNK_RECORDS (1u << CHUNK_SHIFT)
 
 /*
  * How many blocks of the request's own class are tried: before a larger class is cut up, and when
@@ -46,72 +23,6 @@
 
 /* Trimming smaller holes costs more in system calls and page faults than it gives back. */
 #define TRIM_MIN_BYTES (64u << 10)
-
-enum block_state { BLOCK_UNUSED, BLOCK_LIVE, BLOCK_FREE };
-
-/* Record 0 is nobody: the end of every list. */
-struct block {
-	uint32_t start, size;
-	uint32_t prev, next; /* neighbours in the arena; next is also the list of unused records */
-	uint32_t list_prev, list_next;
-	uint32_t dirty; /* free: so much from its start on may hold pages; the rest holds none */
-	uint8_t state;
-	uint8_t slack; /* live: bytes of the last granule that were not asked for */
-};
-
-struct free_list {
-	uint32_t head, tail;
-};
-
-struct arena {
-	int fd;
-	uint8_t *base;
-	uint64_t size_bytes;
-
-	struct block **chunks;
-	uint32_t chunks_max, n_chunks;
-	uint32_t unused; /* records to use again */
-	uint32_t fresh;  /* the next record never used */
-
-	uint32_t *regions;
-	size_t n_regions;
-
-	uint32_t first_bits;
-	uint32_t second_bits[FIRST_LEVELS];
-	struct free_list lists[FIRST_LEVELS][SECOND_LEVELS];
-
-	uint64_t live_bytes, used_granules, allocations, punched_bytes;
-};
-
-static struct block *block_at(const struct arena *a, uint32_t id)
-{
-	return &a->chunks[id >> CHUNK_SHIFT][id & (CHUNK_RECORDS - 1)];
-}
-
-static uint64_t round_up(uint64_t n, uint64_t unit)
-{
-	return (n + unit - 1) / unit * unit;
-}
-
-static uint32_t granules_of(uint64_t len_bytes)
-{
-	return (uint32_t)(round_up(len_bytes, GRANULE) / GRANULE);
-}
-
-struct class
-{
-	unsigned first, second;
-};
-
-/* The class that holds blocks of this size. */
-static struct class class_of(uint32_t size)
-{
-	if (size < SECOND_LEVELS)
-		return (struct class){0, size};
-	unsigned top = 31 - (unsigned)__builtin_clz(size);
-	return (struct class){
-		top - SECOND_SHIFT + 1, (size >> (top - SECOND_SHIFT)) & (SECOND_LEVELS - 1)};
-}
 
 /* The smallest class of which every block is at least this large. */
 static struct class class_for(uint32_t size)
@@ -171,8 +82,7 @@ static void region_remove(struct arena *a, uint32_t id)
 	*first = same ? b->next : 0;
 }
 
-/* The block that starts at this granule; 0 when none does. */
-static uint32_t block_find(const struct arena *a, uint64_t start)
+uint32_t arena_block_find(const struct arena *a, uint64_t start)
 {
 	if (start / REGION >= a->n_regions)
 		return 0;
@@ -184,7 +94,7 @@ static uint32_t block_find(const struct arena *a, uint64_t start)
 
 /* --- lists of free blocks --- */
 
-static void list_add(struct arena *a, uint32_t id)
+void arena_list_add(struct arena *a, uint32_t id)
 {
 	struct block *b = block_at(a, id);
 	struct class c = class_of(b->size);
@@ -203,7 +113,7 @@ static void list_add(struct arena *a, uint32_t id)
 	a->second_bits[c.first] |= 1u << c.second;
 }
 
-static void list_remove(struct arena *a, uint32_t id)
+void arena_list_remove(struct arena *a, uint32_t id)
 {
 	struct block *b = block_at(a, id);
 	struct class c = class_of(b->size);
@@ -274,7 +184,7 @@ static void split(struct arena *a, uint32_t id, uint32_t size, uint32_t rest)
 	b->next = rest;
 	b->size = size;
 	region_add(a, rest);
-	list_add(a, rest);
+	arena_list_add(a, rest);
 }
 
 /* The block after id becomes part of it. Neither is in a list; both have `dirty` set. */
@@ -313,11 +223,12 @@ uint64_t arena_alloc(struct arena *a, uint64_t len_bytes)
 		if (!rest)
 			return ARENA_NONE;
 	}
-	list_remove(a, id);
+	arena_list_remove(a, id);
 	if (rest)
 		split(a, id, size, rest);
 	struct block *b = block_at(a, id);
 	b->state = BLOCK_LIVE;
+	b->owner[0] = b->owner[1] = 0;
 	b->slack = (uint8_t)((uint64_t)size * GRANULE - len_bytes);
 	a->live_bytes += len_bytes;
 	a->used_granules += size;
@@ -327,7 +238,7 @@ uint64_t arena_alloc(struct arena *a, uint64_t len_bytes)
 
 void arena_release(struct arena *a, uint64_t offset)
 {
-	uint32_t id = offset % GRANULE == 0 ? block_find(a, offset / GRANULE) : 0;
+	uint32_t id = offset % GRANULE == 0 ? arena_block_find(a, offset / GRANULE) : 0;
 	BUG_ON(!id || block_at(a, id)->state != BLOCK_LIVE);
 	struct block *b = block_at(a, id);
 	a->live_bytes -= (uint64_t)b->size * GRANULE - b->slack;
@@ -335,15 +246,15 @@ void arena_release(struct arena *a, uint64_t offset)
 	a->allocations--;
 	b->dirty = b->size;
 	if (is_free(a, b->next)) {
-		list_remove(a, b->next);
+		arena_list_remove(a, b->next);
 		swallow_next(a, id);
 	}
 	if (is_free(a, b->prev)) {
 		id = b->prev;
-		list_remove(a, id);
+		arena_list_remove(a, id);
 		swallow_next(a, id);
 	}
-	list_add(a, id);
+	arena_list_add(a, id);
 }
 
 void *arena_at(const struct arena *a, uint64_t offset)
@@ -392,8 +303,8 @@ static bool trim_list(
 		if (got < 0)
 			return false;
 		if (!block_at(a, id)->dirty) {
-			list_remove(a, id);
-			list_add(a, id);
+			arena_list_remove(a, id);
+			arena_list_add(a, id);
 		}
 		/* A system call costs as much as a few pages. */
 		uint64_t spent = (uint64_t)got > TRIM_MIN_BYTES ? (uint64_t)got : TRIM_MIN_BYTES;
@@ -467,7 +378,7 @@ struct arena *arena_new(uint64_t size_bytes)
 		goto fail;
 	*block_at(a, id) = (struct block){.size = granules};
 	region_add(a, id);
-	list_add(a, id);
+	arena_list_add(a, id);
 	if (make_file(a) != 0)
 		goto fail;
 	return a;

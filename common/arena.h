@@ -10,6 +10,7 @@
  * uses freed pages again at once, and then a system call for each would be wasted. Loop thread
  * only.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,6 +39,18 @@ struct arena *arena_new(uint64_t size_bytes);
  * evicts and asks again.
  */
 uint64_t arena_alloc(struct arena *arena, uint64_t len_bytes);
+/* For arena_gather(): whose block it is. Unset, or NULL: it never moves. */
+void arena_set_owner(struct arena *arena, uint64_t offset, void *owner);
+/*
+ * Free memory may be in pieces, each too small. Put together room for len_bytes, by moving some of
+ * the blocks beside the largest piece into others; may_move is asked first, and told to moved,
+ * after the copy. false: it cannot be had so.
+ */
+struct arena_mover {
+	bool (*may_move)(void *owner, uint64_t offset);
+	void (*moved)(void *owner, uint64_t from_offset, uint64_t to_offset);
+};
+bool arena_gather(struct arena *arena, uint64_t len_bytes, const struct arena_mover *mover);
 /* offset is exactly what arena_alloc() gave; anything else is a bug and ends the process. */
 void arena_release(struct arena *arena, uint64_t offset);
 /* Give pages of large free blocks (64 KiB and more) back to the kernel, the largest blocks first,

@@ -146,27 +146,17 @@ void http_connection_flush(struct http_connection *c)
 	if (c->blocked || c->broken || out->count == 0)
 		return;
 	bool wrote;
+	size_t before = out->queued_bytes;
 	enum http_flush result = http_output_flush(out, c->fd, &wrote);
+	c->pace.bytes += before - out->queued_bytes;
+	if (out->count == 0)
+		c->pace.since_us = 0;
 	if (wrote)
 		c->wrote = true;
 	if (result == HTTP_FLUSH_FAILED)
 		c->broken = true;
 	else if (result == HTTP_FLUSH_BLOCKED)
 		c->blocked = true;
-}
-
-/* Copies the first len bytes of the input, which hold the head. */
-static int copy_head(struct http_exchange *x, const char *data, size_t len)
-{
-	if (len > sizeof x->inline_message) {
-		char *message = malloc(len);
-		if (!message)
-			return -1;
-		x->message = message;
-	}
-	if (len)
-		memcpy(x->message, data, len);
-	return 0;
 }
 
 /* The steps. Each returns true if there may be more to do at once. */
@@ -194,7 +184,7 @@ static void refuse_head(struct http_connection *c, const struct http_refusal *re
 {
 	struct http_exchange *x = c->exchange;
 	struct http_head *head = &x->head;
-	if (copy_head(x, c->in, head->line_at)) {
+	if (http_exchange_keep_head(x, c->in, head->line_at)) {
 		head->n_fields = 0;
 		head->method.len = head->target.len = head->host.len = 0;
 		head->absolute = false;
@@ -215,7 +205,7 @@ static bool step_head(struct http_connection *c)
 		refuse_head(c, &head->refusal);
 		return true;
 	}
-	if (copy_head(x, c->in, head->head_bytes)) {
+	if (http_exchange_keep_head(x, c->in, head->head_bytes)) {
 		c->broken = true;
 		return false;
 	}
@@ -404,11 +394,23 @@ static enum http_watch wanted_watch(const struct http_connection *c)
 	return HTTP_WATCH_BODY;
 }
 
+static bool too_slow(struct http_connection *c)
+{
+	const struct http_server *server = c->server;
+	return c->blocked &&
+	       http_pace_too_slow(&c->pace, http_output_unsent(c->fd), loop_now_us(server->loop),
+		       server->watch_us[HTTP_WATCH_WRITE], server->options.min_write_bytes_s);
+}
+
 /* After the steps: register for what they wait for, and until when. */
 static void settle(struct http_connection *c)
 {
 	if (c->state == HTTP_STATE_IDLE && c->in_len == 0 && c->server->draining) {
 		http_connection_close(c);
+		return;
+	}
+	if (too_slow(c)) {
+		c->broken = c->reset = true;
 		return;
 	}
 	bool read = wants_input(c);
@@ -554,7 +556,7 @@ void http_connection_timed_out(struct http_connection *c)
 			c->broken = true;
 		break;
 	case HTTP_WATCH_WRITE:
-		if (http_output_unsent(c->fd) < c->unsent_bytes) {
+		if (http_output_unsent(c->fd) < c->unsent_bytes && !too_slow(c)) {
 			c->unsent_bytes = http_output_unsent(c->fd);
 			http_server_watch(c, HTTP_WATCH_WRITE);
 			return;

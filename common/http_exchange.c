@@ -35,6 +35,19 @@ struct http_exchange *http_exchange_new(struct http_connection *c)
 	return x;
 }
 
+int http_exchange_keep_head(struct http_exchange *x, const char *data, size_t len)
+{
+	if (len > sizeof x->inline_message) {
+		char *message = malloc(len);
+		if (!message)
+			return -1;
+		x->message = message;
+	}
+	if (len)
+		memcpy(x->message, data, len);
+	return 0;
+}
+
 void http_exchange_free(struct http_exchange *x)
 {
 	struct http_server *server = x->connection->server;
@@ -192,7 +205,7 @@ static void decide_closing(struct http_exchange *x, bool complete)
 	struct http_connection *c = x->connection;
 	if (!x->head.keep_alive)
 		c->closing = true;
-	if (c->server->draining && !c->closing)
+	if (c->server->retiring && !c->closing)
 		c->closing = c->linger = true;
 	if (x->body_done || (x->events && !complete))
 		return;

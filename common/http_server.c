@@ -29,6 +29,7 @@ const struct http_server_options http_server_defaults = {
 	.header_timeout_ms = 10 * 1000,
 	.body_timeout_ms = 30 * 1000,
 	.write_timeout_ms = 30 * 1000,
+	.min_write_bytes_s = 8 * 1024,
 	.send_high_water_bytes = 256 * 1024,
 };
 
@@ -243,9 +244,14 @@ static void drain_deferred(void *arg)
 		say_drained(server);
 }
 
+void http_server_retire(struct http_server *server)
+{
+	server->retiring = true;
+}
+
 void http_server_drain(struct http_server *server, void (*on_drained)(void *arg), void *arg)
 {
-	server->draining = true;
+	server->draining = server->retiring = true;
 	server->on_drained = on_drained;
 	server->drained_arg = arg;
 	loop_defer(server->loop, &server->drain);

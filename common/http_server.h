@@ -52,7 +52,10 @@ struct http_server_options {
 	uint32_t idle_timeout_ms; /* keep-alive, no byte of a next request: closed without a word */
 	uint32_t header_timeout_ms; /* first byte to the end of the head; 408 */
 	uint32_t body_timeout_ms; /* between two reads of a body that we are willing to read; 408 */
-	uint32_t write_timeout_ms;    /* client takes no byte of the response for so long: reset */
+	uint32_t write_timeout_ms; /* client takes no byte of the response for so long: reset */
+	/* Nor may it take less than this on average, once it kept us waiting for write_timeout_ms:
+	 * what it is sent is held by somebody. 0: any rate will do. */
+	uint32_t min_write_bytes_s;
 	size_t send_high_water_bytes; /* http_exchange_send() says "enough" above this */
 };
 extern const struct http_server_options http_server_defaults;
@@ -93,6 +96,9 @@ struct http_server *http_server_new(struct loop *loop, const struct http_server_
 	const struct http_server_events *events, void *arg);
 /* Serve a bound, listening socket, which the server closes in the end. 0, or -1 with errno. */
 int http_server_listen(struct http_server *server, int fd);
+/* Soon to drain: everything is served as before, but responses say Connection: close, so that
+ * clients that ask again and again have left before the connections in use are closed. */
+void http_server_retire(struct http_server *server);
 /*
  * Drain: take no new connection, close idle ones, answer what is under way with Connection: close.
  * on_drained (may be NULL) is called when the last connection is gone.

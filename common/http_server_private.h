@@ -21,6 +21,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
+#include "common/http_pace.h"
 #include "common/http_parser.h"
 #include "common/http_server.h"
 #include "common/loop.h"
@@ -175,7 +176,8 @@ struct http_connection {
 	bool broken;           /* to be torn down when nobody's call is on the stack */
 	bool reset;            /* ... with RST */
 	int unsent_bytes;      /* in the kernel, when the deadline for writing began */
-	unsigned turns_left;   /* requests until others have their turn */
+	struct http_pace pace;
+	unsigned turns_left; /* requests until others have their turn */
 	char peer[48];
 };
 
@@ -200,7 +202,7 @@ struct http_server {
 	struct timer *watch_timer;
 	uint64_t watch_due_us; /* when watch_timer fires; UINT64_MAX: not armed */
 
-	bool draining;
+	bool draining, retiring;
 	struct deferred drain;
 	void (*on_drained)(void *arg);
 	void *drained_arg;
@@ -239,6 +241,8 @@ void http_connection_wake(struct http_connection *c);
 
 struct http_exchange *http_exchange_new(struct http_connection *c);
 void http_exchange_free(struct http_exchange *exchange);
+/* Copies the first len bytes of the input, which hold the head. -1: out of memory. */
+int http_exchange_keep_head(struct http_exchange *exchange, const char *data, size_t len);
 /* Answer for the handler: JSON error, then the connection ends. */
 void http_exchange_refuse(struct http_exchange *exchange, const struct http_refusal *refusal);
 

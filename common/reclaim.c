@@ -26,16 +26,20 @@ void reclaim_setup(void)
 	mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
 }
 
-/* The last piece's pages, whole ones only; true when the block is small enough to be freed. */
-static bool shrink(struct reclaim_block *block)
+void reclaim_part(void *data, size_t from, size_t to)
 {
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-	uintptr_t begin = (uintptr_t)block + block->len_bytes - PIECE_BYTES;
-	uintptr_t end = (uintptr_t)block + block->len_bytes;
-	begin = (begin + page - 1) / page * page;
-	end = end / page * page;
-	madvise((void *)begin, end - begin, MADV_DONTNEED);
-	block->len_bytes = begin - (uintptr_t)block;
+	uintptr_t begin = ((uintptr_t)data + from + page - 1) / page * page;
+	uintptr_t end = ((uintptr_t)data + to) / page * page;
+	if (begin < end)
+		madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
+/* The last piece goes; true when the block is small enough to be freed. */
+static bool shrink(struct reclaim_block *block)
+{
+	reclaim_part(block, block->len_bytes - PIECE_BYTES, block->len_bytes);
+	block->len_bytes -= PIECE_BYTES;
 	return block->len_bytes <= LARGE_BYTES;
 }
 

@@ -262,8 +262,10 @@ uint64_t cache_alloc(struct cache *cache, uint64_t len_bytes)
 	if (!cache_make_room(cache, arena_rounded(len_bytes)))
 		return ARENA_NONE;
 	uint64_t offset = arena_alloc(cache->arena, len_bytes);
+	/* What is free is enough, but may be in pieces. */
 	for (int i = 0; offset == ARENA_NONE && i < MAX_EVICTIONS_FOR_ROOM; i++) {
-		if (!evict_one(cache))
+		if (!arena_gather(cache->arena, len_bytes, &cache_object_mover) &&
+			!evict_one(cache))
 			break;
 		offset = arena_alloc(cache->arena, len_bytes);
 	}

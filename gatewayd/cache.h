@@ -18,6 +18,9 @@
  * are keyed with a random seed; the table grows a few chains at a time. What purges go by is in
  * cache_tags.h.
  *
+ * Bodies that nobody holds may move within the arena, when what is free lies in pieces too small:
+ * a form's bytes are where they were only while a reference is held.
+ *
  * Time is an argument: wall-clock milliseconds. Loop thread only.
  */
 #include <stdbool.h>
@@ -89,6 +92,7 @@ struct cache_stats {
 	uint64_t evictions, evicted_bytes, expired, purged;
 	uint64_t too_late; /* not kept: purged since it was asked for */
 	uint64_t forms_added, forms_dropped;
+	uint64_t moved; /* bodies, to put free memory together */
 };
 void cache_stats(const struct cache *cache, struct cache_stats *stats);
 /* Where the bodies lie, for peers that map it. Lives as long as the cache. */

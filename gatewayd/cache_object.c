@@ -15,6 +15,28 @@ static struct span copy_string(char **to, struct span from)
 	return copy;
 }
 
+static bool may_move(void *owner, uint64_t offset)
+{
+	(void)offset;
+	const struct cache_object *object = owner;
+	return object->references == 1 && object->node.queue != CACHE_QUEUE_NONE;
+}
+
+static void moved(void *owner, uint64_t from_offset, uint64_t to_offset)
+{
+	struct cache_object *object = owner;
+	int form = 0;
+	while (form < CACHE_FORMS &&
+		(!object->forms[form].data || object->forms[form].offset != from_offset))
+		form++;
+	BUG_ON(form == CACHE_FORMS);
+	object->forms[form].offset = to_offset;
+	object->forms[form].data = arena_at(object->cache->arena, to_offset);
+	object->cache->stats.moved++;
+}
+
+const struct arena_mover cache_object_mover = {.may_move = may_move, .moved = moved};
+
 /* Memory for a form, from where the object's bodies lie. -1: no room. */
 static int put_form(struct cache_object *object, enum cache_form form, struct span body)
 {
@@ -31,6 +53,7 @@ static int put_form(struct cache_object *object, enum cache_form form, struct sp
 		if (offset == ARENA_NONE)
 			return -1;
 		data = arena_at(object->cache->arena, offset);
+		arena_set_owner(object->cache->arena, offset, object);
 		cache_object_charge(object, (int64_t)arena_rounded(len));
 	}
 	if (body.len)

@@ -119,6 +119,9 @@ bool cache_tags_dead(struct cache_object *object);
 
 /* In cache_object.c: */
 
+/* Lets the arena move bodies of objects that nobody but the cache holds. */
+extern const struct arena_mover cache_object_mover;
+
 /* Give the further form's memory back. Nobody but the cache may hold the object. */
 void cache_object_drop_extra(struct cache_object *object);
 bool cache_object_has_extra(const struct cache_object *object);

@@ -3,8 +3,12 @@
 #include <stdlib.h>
 
 #include "common/json_span.h"
+#include "common/reclaim.h"
 #include "gatewayd/query.h"
 #include "gatewayd/vector.h"
+
+/* Of the body, copied, until it is given back. */
+#define GIVE_BACK_BYTES (1u << 20)
 
 static int broken(struct provider_answer *answer, const char *reason)
 {
@@ -85,6 +89,18 @@ static int take_item(struct provider_answer *answer, const struct json_span_doc 
 	return rc;
 }
 
+/* Everything up to the end of this item was copied. */
+static void give_back(
+	struct provider_answer *answer, const struct json_span_doc *doc, uint32_t item)
+{
+	struct span text = json_span_text(doc, item);
+	size_t end = (size_t)(text.data + text.len - answer->begin);
+	if (!answer->own || end - answer->given_back < GIVE_BACK_BYTES)
+		return;
+	reclaim_part(answer->own, answer->given_back, end);
+	answer->given_back = end;
+}
+
 static int check_lengths(struct provider_answer *answer)
 {
 	for (size_t i = 1; i < answer->n; i++)
@@ -102,9 +118,11 @@ static int take_list(struct provider_answer *answer, const struct json_span_doc 
 		return broken(answer, "it has the wrong number of embeddings");
 	int64_t place = 0;
 	for (uint32_t item = json_span_first(doc, data); item != JSON_SPAN_NONE;
-		item = json_span_next(doc, data, item))
+		item = json_span_next(doc, data, item)) {
 		if (take_item(answer, doc, item, place++) < 0)
 			return -1;
+		give_back(answer, doc, item);
+	}
 	return check_lengths(answer);
 }
 
@@ -123,6 +141,7 @@ static int take_arrays(struct provider_answer *answer, const struct json_span_do
 			return broken(answer, "an embedding is not a list of finite numbers");
 		if (take_numbers(answer, json_span_text(doc, item), &answer->embeddings[i++]) < 0)
 			return -1;
+		give_back(answer, doc, item);
 	}
 	return check_lengths(answer);
 }
@@ -145,10 +164,12 @@ static void take_rest(struct provider_answer *answer, const struct json_span_doc
 		answer->total_tokens = (uint64_t)n;
 }
 
-static int parse(struct span body, size_t n_inputs, struct provider_answer *answer,
-	int (*take)(struct provider_answer *answer, const struct json_span_doc *doc))
+typedef int take_embeddings(struct provider_answer *answer, const struct json_span_doc *doc);
+
+static int parse(struct span body, char *own, size_t n_inputs, struct provider_answer *answer,
+	take_embeddings *take)
 {
-	*answer = (struct provider_answer){.n = n_inputs};
+	*answer = (struct provider_answer){.n = n_inputs, .begin = body.data, .own = own};
 	buf_init(&answer->model, QUERY_MAX_MODEL_BYTES);
 	struct json_span_limits limits = {
 		.max_depth = 32, .max_nodes = (uint32_t)(n_inputs * 64 + 1024)};
@@ -161,22 +182,41 @@ static int parse(struct span body, size_t n_inputs, struct provider_answer *answ
 		rc = broken(answer, "it is not valid JSON");
 	else if (json_span_type(doc, json_span_root()) != JSON_SPAN_OBJECT)
 		rc = broken(answer, "it is not a JSON object");
-	else
+	else {
+		take_rest(answer, doc); /* first: what lies before an embedding may go with it */
 		rc = take(answer, doc);
-	if (rc == 0)
-		take_rest(answer, doc);
+	}
 	json_span_free(&doc);
 	return rc;
 }
 
 int provider_answer_parse(struct span body, size_t n_inputs, struct provider_answer *answer)
 {
-	return parse(body, n_inputs, answer, take_list);
+	return parse(body, NULL, n_inputs, answer, take_list);
 }
 
 int provider_answer_parse_ollama(struct span body, size_t n_inputs, struct provider_answer *answer)
 {
-	return parse(body, n_inputs, answer, take_arrays);
+	return parse(body, NULL, n_inputs, answer, take_arrays);
+}
+
+static int consume(
+	struct buf *body, size_t n_inputs, struct provider_answer *answer, take_embeddings *take)
+{
+	char *data = (char *)body->data;
+	int rc = parse((struct span){data, body->len}, data, n_inputs, answer, take);
+	buf_free(body);
+	return rc;
+}
+
+int provider_answer_take(struct buf *body, size_t n_inputs, struct provider_answer *answer)
+{
+	return consume(body, n_inputs, answer, take_list);
+}
+
+int provider_answer_take_ollama(struct buf *body, size_t n_inputs, struct provider_answer *answer)
+{
+	return consume(body, n_inputs, answer, take_arrays);
 }
 
 void provider_answer_free(struct provider_answer *answer)

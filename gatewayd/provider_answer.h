@@ -17,12 +17,21 @@ struct provider_answer {
 	struct buf model;
 	uint64_t total_tokens;
 	const char *reason; /* what is wrong, after -1: a constant */
+	/* Private. */
+	const char *begin;
+	char *own; /* the body, if it may be given back meanwhile */
+	size_t given_back;
 };
 
 /* *answer is zeroed by this. 0, or -1 with answer->reason. provider_answer_free() after both. */
 int provider_answer_parse(struct span body, size_t n_inputs, struct provider_answer *answer);
 /* The same of Ollama's /api/embed. */
 int provider_answer_parse_ollama(struct span body, size_t n_inputs, struct provider_answer *answer);
+/* The same of a body that is of no more use afterwards: what was copied is given back as it goes,
+ * so that a large one and its embeddings are never there at once. The buffer is empty in the end.
+ */
+int provider_answer_take(struct buf *body, size_t n_inputs, struct provider_answer *answer);
+int provider_answer_take_ollama(struct buf *body, size_t n_inputs, struct provider_answer *answer);
 void provider_answer_free(struct provider_answer *answer);
 
 #endif

@@ -142,9 +142,8 @@ static void report(const struct provider_call *call, const char *status, uint64_
 static void parse(struct job *job)
 {
 	struct provider_call *call = (struct provider_call *)job;
-	struct span body = {(char *)call->answer.data, call->answer.len};
-	call->parse_error = call->maker->dialect->parse(body, call->n_inputs, &call->parsed);
-	buf_free(&call->answer); /* what is of use was copied: do not hold both for long */
+	call->parse_error = call->maker->dialect->take(
+		&call->answer, call->n_inputs, &call->parsed);
 }
 
 static bool fail_over(struct provider_call *call);

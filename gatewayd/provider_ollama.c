@@ -84,7 +84,7 @@ static const struct provider_dialect dialect = {
 	.models_path = "/v1/models",
 	.sends_credential = false,
 	.write = write_request,
-	.parse = provider_answer_parse_ollama,
+	.take = provider_answer_take_ollama,
 };
 
 /* ---- Pulls ---- */

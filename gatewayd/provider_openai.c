@@ -16,7 +16,7 @@ static const struct provider_dialect float_dialect = {
 	.models_path = "/models",
 	.sends_credential = true,
 	.write = write_float,
-	.parse = provider_answer_parse,
+	.take = provider_answer_take,
 };
 
 static const struct provider_dialect base64_dialect = {
@@ -25,7 +25,7 @@ static const struct provider_dialect base64_dialect = {
 	.models_path = "/models",
 	.sends_credential = true,
 	.write = write_base64,
-	.parse = provider_answer_parse,
+	.take = provider_answer_take,
 };
 
 struct provider *provider_openai_new(struct loop *loop, struct http_client *http,

@@ -66,6 +66,10 @@ static const struct config_row rows[] = {
 	{"write-timeout", "HASHD_WRITE_TIMEOUT", CONFIG_MS, AT(write_timeout_ms), .def = "60s",
 		.min = 10,
 		.help = "a client that takes no byte of its answer for so long is reset"},
+	{"min-write-rate", "HASHD_MIN_WRITE_RATE", CONFIG_BYTES, AT(min_write_bytes_s),
+		.def = "8KiB", .min = 0, .max = 1 << 30,
+		.help = "bytes a second; a client that keeps an answer waiting and takes less on "
+			"average is reset after write-timeout; 0: any rate will do"},
 
 	OTLP_CONFIG_ROWS(AT_OTLP),
 	{0},

@@ -30,6 +30,7 @@ struct hashd_conf {
 	int64_t header_timeout_ms;
 	int64_t body_timeout_ms;
 	int64_t write_timeout_ms;
+	int64_t min_write_bytes_s;
 
 	bool path_hash;
 	bool url_hash;

@@ -527,12 +527,18 @@ struct front *front_new(const struct front_parts *parts)
 	options.header_timeout_ms = (uint32_t)conf->header_timeout_ms;
 	options.body_timeout_ms = (uint32_t)conf->body_timeout_ms;
 	options.write_timeout_ms = (uint32_t)conf->write_timeout_ms;
+	options.min_write_bytes_s = (uint32_t)conf->min_write_bytes_s;
 	front->server = http_server_new(daemon_loop(parts->daemon), &options, &events, front);
 	if (!front->server || open_listener(front) < 0)
 		front_free(&front);
 	else
 		metrics_on_collect(daemon_metrics(parts->daemon), collect, front);
 	return front;
+}
+
+void front_retire(struct front *front)
+{
+	http_server_retire(front->server);
 }
 
 void front_drain(struct front *front, void (*on_drained)(void *arg), void *arg)

@@ -27,6 +27,8 @@ struct front_parts {
 
 /* Listens as the settings say (dies if it cannot). NULL when out of memory. */
 struct front *front_new(const struct front_parts *parts);
+/* Lameduck: everything is served, but answers say Connection: close. */
+void front_retire(struct front *front);
 /* Take no new connection; on_drained when the last one is gone. */
 void front_drain(struct front *front, void (*on_drained)(void *arg), void *arg);
 size_t front_connections(const struct front *front);

@@ -58,6 +58,13 @@ static void on_front_drained(void *arg)
 	local_drain(p->local, on_local_drained, p);
 }
 
+static void on_lameduck(void *arg)
+{
+	struct parts *p = arg;
+
+	front_retire(p->front);
+}
+
 static void on_drain(void *arg)
 {
 	struct parts *p = arg;
@@ -77,7 +84,7 @@ int main(int argc, char **argv)
 {
 	static const struct backends_events backends_events = {.on_up = on_up, .on_dead = on_dead};
 	static const struct daemon_events daemon_events = {
-		.on_drain = on_drain, .describe_open = describe_open};
+		.on_lameduck = on_lameduck, .on_drain = on_drain, .describe_open = describe_open};
 	struct parts p = {0};
 
 	p.daemon = daemon_start(&hashd_spec, &p.conf, argc, argv);

@@ -61,6 +61,25 @@ static void draining_lets_everybody_finish(void **state)
 	world_free();
 }
 
+static void retiring_closes_after_the_next_answer(void **state)
+{
+	(void)state;
+	struct client c;
+	world_make(&options);
+	client_connect(&c);
+	client_send(&c, HELLO);
+	WAIT_FOR_TEXT(&c, "hello");
+	http_server_retire(world.server);
+	turn_some();
+	assert_false(c.closed);
+	client_send(&c, HELLO);
+	WAIT_UNTIL(c.closed);
+	assert_int_equal(c.error, 0);
+	assert_true(client_ends_with(&c, "Connection: close\r\n\r\nhello"));
+	client_close(&c);
+	world_free();
+}
+
 static void draining_nothing_is_quick(void **state)
 {
 	(void)state;
@@ -181,6 +200,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(draining_lets_everybody_finish, set_up),
 		cmocka_unit_test_setup(draining_nothing_is_quick, set_up),
+		cmocka_unit_test_setup(retiring_closes_after_the_next_answer, set_up),
 		cmocka_unit_test_setup(freeing_aborts_what_is_under_way, set_up),
 		cmocka_unit_test_setup(a_response_of_the_wrong_length_is_cut, set_up),
 		cmocka_unit_test_setup(an_exchange_can_be_given_up, set_up),

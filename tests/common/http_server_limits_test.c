@@ -395,6 +395,30 @@ static void a_client_that_takes_little_is_not_reset(void **state)
 	world_free();
 }
 
+/* It takes something all the time, but what it is sent is held by somebody. */
+static void a_client_under_the_least_rate_is_reset(void **state)
+{
+	(void)state;
+	struct client c;
+	struct sipping s = {.client = &c};
+	options.write_timeout_ms = 80;
+	options.min_write_bytes_s = 1u << 30;
+	world_make(&options);
+	s.timer = timer_new(world.loop, sip, &s);
+	s.cup = malloc(SIP_BYTES);
+	assert_true(s.timer && s.cup);
+	client_connect(&c);
+	event_del(c.readable);
+	client_send(&c, "GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+	timer_arm(s.timer, SIP_PAUSE_MS);
+	WAIT_UNTIL(world.aborted == 1);
+	assert_true(s.drunk > 0 && world.bytes_out < BIG_BYTES);
+	timer_free(&s.timer);
+	free(s.cup);
+	client_close(&c);
+	world_free();
+}
+
 static void connections_are_bounded(void **state)
 {
 	(void)state;
@@ -470,6 +494,7 @@ int main(void)
 		cmocka_unit_test_setup(a_handler_may_take_its_time, set_up),
 		cmocka_unit_test_setup(a_client_that_takes_nothing_is_reset, set_up),
 		cmocka_unit_test_setup(a_client_that_takes_little_is_not_reset, set_up),
+		cmocka_unit_test_setup(a_client_under_the_least_rate_is_reset, set_up),
 		cmocka_unit_test_setup(connections_are_bounded, set_up),
 		cmocka_unit_test_setup(running_out_of_descriptors_passes, set_up),
 	};

@@ -48,6 +48,20 @@ subtest 'lameduck' => sub {
 	is $hashd->wait_exit, 0, 'a second signal ends it';
 };
 
+subtest 'clients that ask again and again' => sub {
+	my $hashd = start(LAMEDUCK => '20s');
+	my @c = map { EG::HTTP->new($hashd->url) } 1 .. 8;
+	is $_->request('GET', '/x')->{headers}{connection}, undef, 'a connection that is kept' for $c[0];
+	$_->request('GET', '/x') for @c[ 1 .. $#c ];
+	$hashd->signal('TERM');
+	wait_for { http('GET', $hashd->url . '/readyz')->{status} == 503 } 'readyz to say so';
+	my @r = map { $_->request('GET', '/x') } @c;
+	is scalar(grep { $_->{status} == 200 && ($_->{headers}{connection} // '') eq 'close' } @r), 8,
+		'have left before their connections are closed';
+	$hashd->signal('TERM');
+	is $hashd->wait_exit, 0, 'then it leaves';
+};
+
 subtest 'a client that never ends' => sub {
 	my $hashd = start(TERMINATION_GRACE_PERIOD => '200ms');
 	$gatewayd->mode(hang => JSON::PP::true, times => 1);

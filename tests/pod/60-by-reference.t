@@ -10,7 +10,7 @@ use EG::Pod;
 use Digest::SHA qw(sha256_hex);
 
 my $pod = EG::Pod->new(gatewayds => 1, env => { PROVIDER => 'mock', STORE => 'none', CACHE_SIZE => '64MiB',
-	HASHD_ACCESS_LOG_SAMPLE => 0 });
+	HASHD_ACCESS_LOG_SAMPLE => 0, HASHD_MIN_WRITE_RATE => 0, PURGE_TOKEN => 'sweep' });
 my ($hashd, $gatewayd) = ($pod->hashd, $pod->gatewayd(0));
 # A large answer is about 4.2 MB of text: more than the kernel's socket buffers take in.
 my @elements = map { my $i = $_; join ' ', map { 'w' . ($i * 7 + $_ * 13) } 1 .. 300 } 1 .. 64;
@@ -78,7 +78,7 @@ subtest 'by reference' => sub {
 	nothing_left();
 };
 
-subtest 'slow clients while everything else is evicted' => sub {
+subtest 'slow clients while everything else is evicted, and purged' => sub {
 	my @requests = map { large($_) } 1 .. 4;
 	right($_, http_many([$_])) for @requests;
 	is scalar(keys %digest), 5, 'known';
@@ -92,6 +92,9 @@ subtest 'slow clients while everything else is evicted' => sub {
 		read_some($_, 20_000) for @slow;
 	}
 	cmp_ok metric($gatewayd, 'gatewayd_cache_evictions_total'), '>', $evictions + 30, 'much has gone from the cache';
+	is http('PURGE', $gatewayd->url . '/', [ Authorization => 'Bearer sweep', 'X-Purge-All' => 'true' ])->{status}, 200, 'a purge of all';
+	is scalar(grep { ($_->{headers}{'x-cache'} // '') =~ /^(?:MISS|PARTIAL)\z/ } http_many([ map { large(3000 + $_) } 1 .. 14 ], connections => 2)), 14,
+		'whose room is used again';
 	cmp_ok metric($hashd, 'hashd_leases'), '>=', 3, 'still out';
 	is scalar(grep { right_slow($_) } @slow), 4, 'each gets its own bytes';
 	nothing_left();

@@ -333,6 +333,32 @@ beside 'RPC peers that send a byte at a time, or 100 MiB' => 24 << 10, sub {
 	}
 };
 
+beside 'RPC peers that pipeline what is expensive' => 48 << 10, sub {
+	my ($look) = @_;
+	for my $path (@sockets) {
+		my @rpc = map { EG::RPC->new($path) } 1 .. 4;
+		my $each = 500;
+		my $bytes = join '', map { mp_pack([ 0, $_, 'metrics', [] ]) } 1 .. $each;
+		for (@rpc) {
+			$_->sock->blocking(1);
+			syswrite $_->sock, $bytes;
+			$_->sock->blocking(0);
+		}
+		my @answered = (0) x @rpc;
+		my $turns = 0;
+		wait_for {
+			for my $i (0 .. $#rpc) {
+				sysread $rpc[$i]->sock, my $data, 1 << 18;
+				$answered[$i] += length($data // '');
+			}
+			$look->() if $turns++ % 200 == 0;
+			!grep { $_ < $each * 1000 } @answered;
+		} 'all to be answered';
+		pass join ' ', 'bytes of answers:', @answered;
+		$_->close for @rpc;
+	}
+};
+
 beside 'RPC: many peers, many requests, going at any point' => 32 << 10, sub {
 	my ($look) = @_;
 	for my $path (@sockets) {
