@@ -31,6 +31,7 @@ struct http_client {
 	struct loop *loop;
 	CURLM *multi;
 	struct timer *timer;
+	struct deferred kick; /* libcurl wants to be called at once */
 	size_t max_calls, n_calls;
 	struct http_call *calls;
 	char *user_agent, *ca_file;
@@ -347,10 +348,12 @@ static int on_timer_wanted(CURLM *multi, long delay_ms, void *arg)
 {
 	(void)multi;
 	struct http_client *c = arg;
-	if (delay_ms < 0)
-		timer_disarm(c->timer);
-	else
+	timer_disarm(c->timer);
+	loop_defer_cancel(c->loop, &c->kick);
+	if (delay_ms > 0)
 		timer_arm(c->timer, (uint64_t)delay_ms);
+	else if (delay_ms == 0)
+		loop_defer(c->loop, &c->kick); /* this turn: a timer would wait for the next */
 	return 0;
 }
 
@@ -378,6 +381,7 @@ static void client_destroy(struct http_client *c)
 	if (c->multi)
 		curl_multi_cleanup(c->multi);
 	timer_free(&c->timer);
+	loop_defer_cancel(c->loop, &c->kick);
 	free(c->user_agent);
 	free(c->ca_file);
 	free(c);
@@ -396,6 +400,7 @@ struct http_client *http_client_new(struct loop *loop, const struct http_client_
 	c->user_agent = strdup(options->user_agent ? options->user_agent : "");
 	c->ca_file = options->ca_file ? strdup(options->ca_file) : NULL;
 	c->timer = timer_new(loop, on_timer, c);
+	deferred_init(&c->kick, on_timer, c);
 	c->multi = curl_multi_init();
 	if (!c->user_agent || (options->ca_file && !c->ca_file) || !c->timer || !c->multi ||
 		set_up_multi(c, options) != 0) {

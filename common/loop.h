@@ -33,7 +33,7 @@ uint64_t loop_now_us(const struct loop *loop);
 uint64_t loop_wall_ms(const struct loop *loop);
 
 /* The most processor time that one turn of loop_run() took so far: all callbacks that were due in
- * it, so no single one took more. */
+ * it (and some that went before, of 0.25 ms together at most), so no single one took more. */
 uint64_t loop_turn_cpu_max_us(const struct loop *loop);
 /* How many turns took more than LOOP_LONG_TURN_US of it, and more than LOOP_STUCK_TURN_US. On a
  * busy machine there are a few of the first kind: what the processor does for others between two

@@ -45,7 +45,8 @@ struct purchase {
 	struct deferred later;
 };
 
-#define HAND_OUT_A_TURN 96
+#define HAND_OUT_A_TURN       96
+#define HAND_OUT_BYTES_A_TURN (256u << 10)
 
 static void purchase_free(struct purchase *purchase)
 {
@@ -55,7 +56,6 @@ static void purchase_free(struct purchase *purchase)
 			purchase->next->prev = purchase->prev;
 	}
 	loop_defer_cancel(purchase->parts.loop, &purchase->later);
-	trace_span_fail(purchase->span, "cancelled", NULL);
 	trace_span_end(&purchase->span);
 	for (size_t i = 0; purchase->bought && i < purchase->n; i++)
 		buf_free(&purchase->bought[i].text);
@@ -178,17 +178,20 @@ static int take(struct purchase *purchase, const struct provider_result *result)
 	return 0;
 }
 
-/* The next `most` of what was bought go to those who wait for them. -1 when out of memory. */
-static int hand_out(struct purchase *purchase, size_t most)
+/* The next `most` of what was bought, or most_bytes of it, go to those who wait for them. -1 when
+ * out of memory. */
+static int hand_out(struct purchase *purchase, size_t most, size_t most_bytes)
 {
+	size_t bytes = 0;
 	uint64_t now_ms = loop_wall_ms(purchase->parts.loop);
-	for (; most > 0 && purchase->handed < purchase->n; most--) {
+	for (; most > 0 && bytes < most_bytes && purchase->handed < purchase->n; most--) {
 		size_t index = purchase->handed++;
 		if (!purchase->bought[index].dims)
 			continue; /* of a part that failed */
 		struct cache_object *object = keep(purchase, index, now_ms);
 		if (!object)
 			return -1;
+		bytes += purchase->bought[index].text.len;
 		buf_free(&purchase->bought[index].text);
 		hand_over(purchase, index, object, FLIGHT_BOUGHT);
 		cache_object_unref(&object);
@@ -199,7 +202,7 @@ static int hand_out(struct purchase *purchase, size_t most)
 static void hand_out_in_turns(void *arg)
 {
 	struct purchase *purchase = arg;
-	if (hand_out(purchase, HAND_OUT_A_TURN) < 0)
+	if (hand_out(purchase, HAND_OUT_A_TURN, HAND_OUT_BYTES_A_TURN) < 0)
 		end(purchase, &out_of_memory);
 	else if (purchase->handed < purchase->n)
 		loop_defer(purchase->parts.loop, &purchase->later);
@@ -290,7 +293,7 @@ static void on_done(const struct provider_result *result, void *arg)
 		hand_out_in_turns(purchase);
 	else {
 		/* Of a part that failed: rare, and the failure is only lent. */
-		hand_out(purchase, SIZE_MAX);
+		hand_out(purchase, SIZE_MAX, SIZE_MAX);
 		end(purchase, result);
 	}
 }
