@@ -128,7 +128,7 @@ static void end_answered(struct delivery *d, uint64_t status, struct span why)
 		end(d, DELIVERY_OK, "");
 		return;
 	}
-	if (*token && memmem(why.data, why.len, token, strlen(token)))
+	if (*token && why.len && memmem(why.data, why.len, token, strlen(token)))
 		why = SPAN_LITERAL("");
 	if (why.len > MAX_ERROR_BYTES / 2)
 		why.len = MAX_ERROR_BYTES / 2;

@@ -19,7 +19,7 @@
 #define HEAD_BYTES (sizeof MAGIC - 1 + DIGEST_HEX + 1)
 
 struct journal {
-	struct workers *workers; /* made for the first save: most processes never have one */
+	struct workers *workers;
 	struct loop *loop;
 	bool saving, warned;
 

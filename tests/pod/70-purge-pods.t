@@ -249,6 +249,20 @@ subtest 'no answer of DNS, and none' => sub {
 	pass 'and back';
 };
 
+subtest 'a purge of the store is seen by a pod that starts later' => sub {
+	warm();
+	purge('X-Purge-All' => 'true');
+	is source($all[0], 'plain 1'), 'store', 'in the store';
+	$_->stop for @{ $gatewayds{3} };
+	cut(3);
+	my $r = purge('X-Purge-All' => 'true', 'X-Purge-Store' => 'true');
+	is join(' ', failed($r)), NET . '.13:8100', 'one pod is away';
+	$_->start for @{ $gatewayds{3} };
+	is source($gatewayds{3}[0], "plain $_"), 'bought', "plain $_ is not found in the store by the pod that starts" for 2, 3;
+	mend(3);
+	wait_for { pending() == 0 } 'delivery';
+};
+
 $_->stop for @all, $broadcaster;
 unlike $_->log, qr/\Q$token\E/, 'the token is not in the log of ' . $_->name for @all, $broadcaster, $dns;
 
