@@ -359,7 +359,7 @@ static const struct command commands[] = {
 	{"logs", run_logs, 0, false, "[-f] [--bytes=N] [NAME…]",
 		"the same of several programs, every line with its program"},
 	{"top", run_top, 0, false, "[--once] [--interval=TIME]",
-		"processor, memory and restarts, live"},
+		"the pod, live: requests, hits, savings; processor, memory"},
 	{"purge", run_purge, 0, true, "[--store] PATH | WHAT",
 		"take answers out of every pod's cache (needs broadcasterd)"},
 	{"shutdown", run_shutdown, 0, false, "", "stop everything, then the supervisor"},

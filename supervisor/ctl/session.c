@@ -245,6 +245,16 @@ enum ctl_exit session_follow(struct session *session, const struct msg_tail_para
 	return follow.result;
 }
 
+struct loop *session_loop(const struct session *session)
+{
+	return session->loop;
+}
+
+const char *session_socket(const struct session *session)
+{
+	return rpc_client_path(session->client);
+}
+
 bool session_sleep(struct session *session, uint64_t ms)
 {
 	session->timed_out = false;

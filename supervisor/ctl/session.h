@@ -20,6 +20,7 @@ enum ctl_exit {
 	CTL_TIMEOUT = 75,
 };
 
+struct loop;
 struct session;
 
 /* Whom podctl talks to, for what it says when that does not answer. */
@@ -54,6 +55,9 @@ enum ctl_exit session_ask(struct session *session, const char *method,
  */
 enum ctl_exit session_follow(struct session *session, const struct msg_tail_params *params,
 	size_t n, bool (*on_data)(size_t i, struct span data, void *arg), void *arg);
+/* What runs while this module waits, for others who wait beside it; and where the supervisor is. */
+struct loop *session_loop(const struct session *session);
+const char *session_socket(const struct session *session);
 /* Let time pass; false when the supervisor went away meanwhile. */
 bool session_sleep(struct session *session, uint64_t ms);
 void session_free(struct session **session);

@@ -6,10 +6,13 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "supervisor/ctl/pod_numbers.h"
 #include "supervisor/ctl/table.h"
+#include "supervisor/ctl/top_summary.h"
 
 #define ANSWER_MAX_BYTES (4u << 20)
 #define NAME_BYTES       160
+#define DAEMONS_MS       500 /* patience with daemons that do not answer */
 
 struct usage {
 	char name[NAME_BYTES];
@@ -109,7 +112,7 @@ static void compare(struct look *now, const struct look *before, uint64_t interv
 	}
 }
 
-static void print_table(const struct look *look, bool color)
+static void write_table(const struct look *look, bool color, struct buf *out)
 {
 	int width = 4;
 	double share = 0, rss = 0;
@@ -117,8 +120,9 @@ static void print_table(const struct look *look, bool color)
 	for (size_t i = 0; i < n; i++)
 		if ((int)strlen(look->usages[i].name) > width)
 			width = (int)strlen(look->usages[i].name);
-	printf("%s%-*s  %-8s  %7s  %6s  %8s  %8s  %8s%s\n", color ? "\033[1m" : "", width, "NAME",
-		"STATE", "PID", "CPU", "MEMORY", "UPTIME", "RESTARTS", color ? "\033[0m" : "");
+	buf_printf(out, "%s%-*s  %-8s  %7s  %6s  %8s  %8s  %8s%s\n", color ? "\033[1m" : "", width,
+		"NAME", "STATE", "PID", "CPU", "MEMORY", "UPTIME", "RESTARTS",
+		color ? "\033[0m" : "");
 	for (size_t i = 0; i < n; i++) {
 		const struct msg_program *p = &look->status.programs.items[i];
 		const struct usage *usage = &look->usages[i];
@@ -127,58 +131,97 @@ static void print_table(const struct look *look, bool color)
 			table_duration(p->uptime_ms, uptime);
 			snprintf(pid, sizeof pid, "%" PRIu64, p->pid);
 		}
-		printf("%-*s  %s%-8.*s%s  %7s  %5.1f%%  %5.1f MB  %8s  %8" PRIu64 "\n", width,
-			usage->name, color ? table_state_color(p->state) : "", SPAN_ARG(p->state),
-			color ? "\033[0m" : "", pid, usage->share * 100, usage->rss_bytes / 1e6,
-			uptime, p->restarts);
+		buf_printf(out, "%-*s  %s%-8.*s%s  %7s  %5.1f%%  %5.1f MB  %8s  %8" PRIu64 "\n",
+			width, usage->name, color ? table_state_color(p->state) : "",
+			SPAN_ARG(p->state), color ? "\033[0m" : "", pid, usage->share * 100,
+			usage->rss_bytes / 1e6, uptime, p->restarts);
 		share += usage->share;
 		rss += usage->rss_bytes;
 	}
-	printf("%-*s  %-8s  %7s  %5.1f%%  %5.1f MB\n", width, "all", "", "", share * 100,
+	buf_printf(out, "%-*s  %-8s  %7s  %5.1f%%  %5.1f MB\n", width, "all", "", "", share * 100,
 		rss / 1e6);
 }
 
-static void print_json(const struct look *look)
+static void write_json(const struct look *look, const struct pod_look *pod, struct buf *out)
 {
-	struct buf out = BUF_INIT(ANSWER_MAX_BYTES);
-	buf_append_str(&out, "{\"programs\":[");
+	buf_append_str(out, "{\"pod\":");
+	top_summary_write_json(pod, out);
+	buf_append_str(out, ",\"programs\":[");
 	for (size_t i = 0; i < look->status.programs.count; i++) {
 		const struct msg_program *p = &look->status.programs.items[i];
 		const struct usage *usage = &look->usages[i];
-		buf_append_str(&out, i ? ",{\"name\":" : "{\"name\":");
-		json_append_string(&out, p->name);
-		buf_append_str(&out, ",\"state\":");
-		json_append_string(&out, p->state);
-		buf_printf(&out,
+		buf_append_str(out, i ? ",{\"name\":" : "{\"name\":");
+		json_append_string(out, p->name);
+		buf_append_str(out, ",\"state\":");
+		json_append_string(out, p->state);
+		buf_printf(out,
 			",\"pid\":%" PRIu64 ",\"cpu_seconds\":%.2f,\"cpu_share\":%.4f,"
 			"\"resident_bytes\":%.0f,\"uptime_ms\":%" PRIu64 ",\"restarts\":%" PRIu64
 			"}",
 			p->pid, usage->cpu_seconds, usage->share, usage->rss_bytes, p->uptime_ms,
 			p->restarts);
 	}
-	buf_append_str(&out, "]}\n");
-	fwrite(out.data, 1, out.len, stdout);
-	buf_free(&out);
+	buf_append_str(out, "]}\n");
+}
+
+/* Over what is there, line by line, so that nothing flickers. */
+static void write_over(const struct buf *frame)
+{
+	struct span rest = {(const char *)frame->data, frame->len};
+	fputs("\033[H", stdout);
+	while (rest.len) {
+		const char *end = memchr(rest.data, '\n', rest.len);
+		size_t len = end ? (size_t)(end - rest.data) : rest.len;
+		fwrite(rest.data, 1, len, stdout);
+		fputs("\033[K\n", stdout);
+		len += end != NULL;
+		rest = (struct span){rest.data + len, rest.len - len};
+	}
+	fputs("\033[J", stdout);
+}
+
+static void show(
+	const struct look *now, const struct pod_look *pod, const struct top_options *options)
+{
+	struct buf frame = BUF_INIT(ANSWER_MAX_BYTES);
+	if (options->json) {
+		write_json(now, pod, &frame);
+	} else {
+		top_summary_write(pod, options->color, &frame);
+		write_table(now, options->color, &frame);
+	}
+	if (options->once)
+		fwrite(frame.data, 1, frame.len, stdout);
+	else
+		write_over(&frame);
+	buf_free(&frame);
+}
+
+static struct pod_numbers *numbers_of(struct session *session)
+{
+	const char *socket = session_socket(session), *slash = strrchr(socket, '/');
+	char dir[256];
+	snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - socket) : 1, slash ? socket : ".");
+	return pod_numbers_new(session_loop(session), dir);
 }
 
 enum ctl_exit top_show(struct session *session, const struct top_options *options)
 {
 	struct look before = {0}, now;
-	enum ctl_exit exit;
-	for (;;) {
+	struct pod_numbers *numbers = numbers_of(session);
+	enum ctl_exit exit = numbers ? CTL_OK : CTL_FAILED;
+	if (numbers && !options->once)
+		fputs("\033[2J", stdout);
+	while (numbers) {
+		struct pod_look pod;
 		exit = take(session, &now);
 		if (exit != CTL_OK) {
 			look_free(&now);
 			break;
 		}
 		compare(&now, &before, options->interval_ms);
-		/* Home, and clear what is left of the last table. */
-		if (!options->once)
-			printf("\033[H\033[2J");
-		if (options->json)
-			print_json(&now);
-		else
-			print_table(&now, options->color);
+		pod_numbers_look(numbers, &now.status.programs, DAEMONS_MS, &pod);
+		show(&now, &pod, options);
 		look_free(&before);
 		before = now;
 		if (fflush(stdout) != 0 || options->once)
@@ -189,5 +232,6 @@ enum ctl_exit top_show(struct session *session, const struct top_options *option
 		}
 	}
 	look_free(&before);
+	pod_numbers_free(&numbers);
 	return exit;
 }

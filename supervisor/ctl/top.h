@@ -2,8 +2,9 @@
 #define SUPERVISOR_CTL_TOP_H
 
 /*
- * What programs use, again and again: `podctl top`. Processor time is told as a share of one
- * processor since the last look; at the first look, since the program's start.
+ * The pod, again and again: `podctl top`. What its daemons deliver (requests, hits, what was saved,
+ * the provider), by their own metrics, and what its programs use. Rates and processor time are
+ * those since the last look; at the first look, since the start.
  */
 #include "supervisor/ctl/session.h"
 

@@ -96,6 +96,31 @@ subtest 'the numbers agree' => sub {
 	}
 };
 
+subtest 'podctl top' => sub {
+	my $top = sub { my ($code, $out, $err) = $pod->ctl('top', '--json'); die "$code $err" if $code; return json_decode($out)->{pod} };
+	my ($first, $page, %sum) = ($top->(), http('GET', "http://127.0.0.1:$port{merger}/metrics")->{body});
+	for (split /\n/, $page) { $sum{$1}{ $2 // '' } += $3 if /^(\w+)(?:\{.*?(?:source|model|scope)="([^"]*)"[^}]*\}|\{[^}]*\})? (\S+)$/ }
+	my $total = sub { my ($name) = @_; my $sum = 0; $sum += $_ for values %{ $sum{$name} }; return $sum };
+	my %same = (requests => 'hashd_requests_total', tokens => 'processed_tokens_total', saved_tokens => 'saved_tokens_total', purges => 'gatewayd_purges_total',
+		provider_calls => 'gatewayd_provider_attempts_total', purchase_failures => 'gatewayd_purchase_failures_total');
+	is $first->{$_}, $total->($same{$_}), "$_: $first->{$_}" for sort keys %same;
+	is $first->{"from_$_"}, $sum{gatewayd_elements_total}{$_}, "from $_" for qw(memory store);
+	is $first->{bought}, $sum{gatewayd_elements_total}{bought}, 'bought';
+	is $first->{daemons_answered}, $first->{daemons}, "all $first->{daemons} daemons";
+	is_deeply $first->{breakers}, { openai => 'closed' }, 'the breaker';
+	cmp_ok $first->{p99_seconds}, '>=', $first->{p50_seconds}, 'percentiles';
+	cmp_ok $first->{requests_per_second}, '>', 0, 'a rate since the start';
+	like +($pod->ctl('top', '--once'))[1], qr/^requests .*^hit ratio .*^saved .* tokens .*^provider .*openai breaker closed.*^redis .*^NAME /ms, 'for people';
+	# One that hangs is named, and does not keep the others waiting.
+	my %now = $pod->status;
+	kill 'STOP', $now{'gatewayd.0'}{pid};
+	my $without = eval { $top->() };
+	my ($code, $text) = $pod->ctl('top', '--once');
+	kill 'CONT', $now{'gatewayd.0'}{pid};
+	is $without->{daemons_answered}, $first->{daemons} - 1, 'one that is stopped is left out';
+	like $text, qr/^gatewayd\.0 does not answer/, 'and named';
+};
+
 subtest 'rules' => sub {
 	my $groups = json_decode(http('GET', "$api/rules")->{body})->{data}{groups};
 	my @rules = map { @{ $_->{rules} } } @$groups;

@@ -1,0 +1,15 @@
+#ifndef SUPERVISOR_CTL_TOP_SUMMARY_H
+#define SUPERVISOR_CTL_TOP_SUMMARY_H
+
+/* The pod in a few lines above the table of its programs, and as one JSON object. */
+#include <stdbool.h>
+
+#include "common/buf.h"
+#include "supervisor/ctl/pod_numbers.h"
+
+/* Nothing when no daemon of the gateway is among the programs. */
+void top_summary_write(const struct pod_look *look, bool color, struct buf *out);
+/* An object: numbers as the metrics say, rates, percentiles (null: no request), breakers. */
+void top_summary_write_json(const struct pod_look *look, struct buf *out);
+
+#endif
