@@ -14,6 +14,7 @@
 #include "gatewayd/api_error.h"
 #include "gatewayd/cache.h"
 #include "gatewayd/credential.h"
+#include "gatewayd/embeddings_fields.h"
 #include "gatewayd/embeddings_span.h"
 #include "gatewayd/flight.h"
 #include "gatewayd/gateway.h"
@@ -53,7 +54,7 @@ struct embeddings {
 	enum embeddings_state state;
 	struct credential credential;
 	struct digest response_key;
-	struct span surrogate_keys; /* the client's tags, of the exchange */
+	struct embeddings_fields fields;
 	struct element_tags *tags;
 	uint64_t since;      /* the purge clock when this began */
 	struct digest scope; /* of the caller; takes part in the keys if per_key */
@@ -128,6 +129,8 @@ static void fail_with_memory(struct embeddings *request)
 static enum stats_result result_of(const struct embeddings *request)
 {
 	size_t hits = request->from[STATS_MEMORY] + request->from[STATS_STORE];
+	if (request->fields.keep_nothing)
+		return STATS_PASS;
 	if (hits == request->query.n)
 		return request->stale ? STATS_STALE : STATS_HIT;
 	if (hits > 0)
@@ -197,7 +200,8 @@ static void assemble(void *arg)
 	}
 	count_success(request, result_of(request));
 	struct cache_object *kept = NULL;
-	if (request->exchange->body_bytes <= WHOLE_MAX_BODY_BYTES) {
+	if (request->exchange->body_bytes <= WHOLE_MAX_BODY_BYTES &&
+		!request->fields.keep_nothing) {
 		struct response_facts facts = {
 			.key = request->response_key,
 			.elements = request->elements,
@@ -380,6 +384,10 @@ static int look_in_memory(struct embeddings *request)
 	for (size_t i = 0; i < query->n; i++) {
 		if (query->elements[i].repeated)
 			continue;
+		if (request->fields.fresh) {
+			missing++;
+			continue;
+		}
 		enum cache_freshness freshness;
 		struct cache_object *object = cache_lookup(
 			request->gateway->cache, &query->elements[i].key, now_ms, &freshness);
@@ -418,7 +426,7 @@ static void find_elements(struct embeddings *request)
 {
 	struct query *query = &request->query;
 	request->tags = element_tags_new((struct span){(char *)query->model.data, query->model.len},
-		request->surrogate_keys);
+		request->fields.surrogate_keys);
 	if (!request->tags || look_in_memory(request) < 0) {
 		fail_with_memory(request);
 		return;
@@ -437,6 +445,8 @@ static void find_elements(struct embeddings *request)
 	request->buyer.params_json = (struct span){
 		(char *)query->params_json.data, query->params_json.len};
 	request->buyer.tags = request->tags;
+	request->buyer.fresh = request->fields.fresh;
+	request->buyer.keep_nothing = request->fields.keep_nothing;
 	request->buyer.store_params = (struct span){
 		(char *)query->canonical_params.data, query->canonical_params.len};
 	request->buyer.dimensions = query->dimensions;
@@ -525,51 +535,28 @@ static const struct exchange_events events = {
 
 /* ---- Beginning ---- */
 
-/* What is wrong with the request whatever its body says; false: answered. */
-static bool acceptable(struct gateway *gateway, struct exchange *exchange)
-{
-	struct api_error error = {0};
-	struct span type = exchange_header(exchange, "content-type");
-	struct span coding = exchange_header(exchange, "content-encoding");
-	struct span tags[SURROGATE_MAX_KEYS];
-	const char *reason;
-	if (!exchange->has_body)
-		api_error_set(&error, 400, NULL, NULL,
-			"The request has no body; send a JSON object with model and input.");
-	else if (type.data && !http_is_media_type(type, "application/json"))
-		api_error_set(&error, 415, NULL, "unsupported_media_type",
-			"Content-Type must be application/json.");
-	else if (coding.data && !span_equal_nocase(coding, "identity"))
-		api_error_set(&error, 415, NULL, "unsupported_content_encoding",
-			"Content-Encoding is not supported on requests; send the body as it is.");
-	else if (surrogate_keys_read(exchange_header(exchange, "surrogate-key"), tags, &reason) < 0)
-		api_error_set(&error, 400, NULL, "bad_surrogate_key", "%s", reason);
-	if (!error.status)
-		return true;
-	stats_count_request(gateway->stats, STATS_ERROR, error.status);
-	api_error_respond(exchange, &error, NULL);
-	return false;
-}
-
 void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 {
 	struct credential credential;
 	struct digest caller;
 	if (!access_check(gateway, exchange, &credential, &caller))
 		return;
-	if (!acceptable(gateway, exchange)) {
+	struct embeddings_fields fields;
+	struct api_error error;
+	if (embeddings_fields_read(exchange, gateway->conf, &fields, &error) < 0) {
+		stats_count_request(gateway->stats, STATS_ERROR, error.status);
+		api_error_respond(exchange, &error, NULL);
 		credential_free(&credential);
 		return;
 	}
 	bool per_key = gateway->conf->scope == CONF_SCOPE_PER_KEY;
 	struct digest key = response_cache_key(exchange, per_key ? &caller : NULL);
-	if (!exchange->fetch && response_cache_answer(gateway, exchange, &key)) {
+	if (!exchange->fetch && !fields.fresh && response_cache_answer(gateway, exchange, &key)) {
 		credential_free(&credential);
 		return;
 	}
 	struct embeddings *request = calloc(1, sizeof *request);
 	if (!request) {
-		struct api_error error;
 		api_error_set(&error, 503, NULL, "overloaded", "The gateway is out of memory.");
 		error.retry_after_ms = 1000;
 		stats_count_request(gateway->stats, STATS_ERROR, error.status);
@@ -585,7 +572,7 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 	request->response_key = key;
 	request->per_key = per_key;
 	request->scope = caller;
-	request->surrogate_keys = exchange_header(exchange, "surrogate-key");
+	request->fields = fields;
 	request->since = cache_purge_clock(gateway->cache);
 	request->fetch = exchange->fetch;
 	exchange_trace_context(exchange, &request->trace);

@@ -67,6 +67,13 @@ static struct flight *begin_new(
 	if (!flight)
 		return NULL;
 	flight->owner = PEERS_SELF;
+	if (buyer->keep_nothing)
+		flight_detach(flight); /* who joined would have nothing kept either */
+	if (buyer->fresh) {
+		flight_want(flight, buyer);
+		flight_buyer_ready(flights, buyer);
+		return flight;
+	}
 	if (!buyer->local_only && flights->parts.peers)
 		flight->owner = peers_owner(flights->parts.peers, key);
 	flight_begin(flight, buyer);
@@ -78,6 +85,10 @@ static struct flight *find_current(
 	struct flights *flights, const struct buyer *buyer, const struct digest *key)
 {
 	struct flight *flight = flight_find(flights, key);
+	if (flight && buyer->fresh) {
+		flight_detach(flight);
+		return NULL;
+	}
 	if (!flight || flight->since == cache_purge_clock(flights->parts.cache))
 		return flight;
 	struct cache_tag_key own = cache_tag_key_of_digest(CACHE_TAG_ELEMENT, key);
@@ -102,7 +113,7 @@ int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *t
 	buyer->unresolved = n;
 	buyer->ready = buyer->has_turn = buyer->has_deadline = false;
 	buyer->legacy = NULL;
-	buyer->legacy_done = false;
+	buyer->legacy_done = buyer->fresh;
 	buyer->entering = true;
 	buyer->tickets = tickets;
 	buyer->n_tickets = n;

@@ -67,7 +67,9 @@ struct buyer {
 	/* NULL: no legacy look-up. Its legacy_key finds a whole answer that a Python gateway kept.
 	 */
 	const struct query *query;
-	bool local_only; /* never ask another instance: this request comes from one */
+	bool fresh;        /* bought whatever is known or under way */
+	bool keep_nothing; /* neither in memory nor in the store */
+	bool local_only;   /* never ask another instance: this request comes from one */
 
 	/* Private. */
 	struct flight_list wanted; /* to be bought */

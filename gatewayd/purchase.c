@@ -28,6 +28,7 @@ struct purchase {
 	struct trace_span *span;    /* until it has ended */
 	bool recorded;
 	bool handing_out;
+	bool keep_nothing;
 	char *model;
 	char *store_params;
 	struct digest credential;
@@ -106,7 +107,7 @@ static struct cache_object *keep(struct purchase *purchase, size_t index, uint64
 		.dims = embedding->dims,
 		.n_elements = 1,
 	};
-	if (parts->store) {
+	if (parts->store && !purchase->keep_nothing) {
 		struct stored_fields fields = {
 			.key = info.key,
 			.stored_ms = purchase->asked_ms,
@@ -124,7 +125,7 @@ static struct cache_object *keep(struct purchase *purchase, size_t index, uint64
 	struct cache_object *object = cache_object_new(parts->cache, &info,
 		embedding->source == VECTOR_BASE64 ? CACHE_BASE64 : CACHE_TEXT, text, true);
 	struct cache_tagging tagging = element_tagging(purchase->tags, purchase->since);
-	if (object)
+	if (object && !purchase->keep_nothing)
 		cache_insert_tagged(parts->cache, object, &tagging, now_ms);
 	return object;
 }
@@ -395,6 +396,7 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 	purchase->events = *events;
 	purchase->began_us = loop_now_us(parts->loop);
 	purchase->n = n;
+	purchase->keep_nothing = payer->keep_nothing;
 	purchase->tags = element_tags_ref(payer->tags);
 	purchase->since = cache_purge_clock(parts->cache);
 	purchase->asked_ms = loop_wall_ms(parts->loop);

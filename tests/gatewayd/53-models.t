@@ -95,6 +95,11 @@ subtest 'what is not kept' => sub {
 	is models('/v1/models?cookie', @KEY)->{headers}{'x-cache'}, 'MISS', 'leaves nothing';
 	for (1, 2) { is models('/v1/models?control', @KEY, 'Cache-Control' => 'no-cache')->{headers}{'x-cache'}, $_ == 1 ? 'MISS' : 'HIT', 'a request\'s wishes are its own' }
 	my $heeds = daemon('gatewayd', http => 1, rpc => 'heeds.sock', env => { OPENAI_BASE_URL => $openai->base, STORE => 'none', CACHE_REQUEST_CONTROL => 'on' });
+	my $e = sub { http_json($heeds->url . '/v1/embeddings', { input => 'x', model => 'text-embedding-3-small', dimensions => 2 }, [ @KEY, @_ ])->{headers}{'x-cache'} };
+	my $calls = $openai->calls;
+	is join(' ', $e->('Cache-Control' => 'no-store'), $e->(), $e->(), $e->('Cache-Control' => 'no-cache'), $e->('Cache-Control' => 'max-age=0, no-store'), $e->()),
+		'PASS MISS HIT MISS PASS HIT', 'embeddings alike';
+	is $openai->calls, $calls + 4, 'bought as often';
 	my $x = sub { http('GET', $heeds->url . '/v1/models', [ @KEY, @_ ])->{headers}{'x-cache'} };
 	is join(' ', $x->(), $x->(), $x->('Cache-Control' => 'no-cache'), $x->('Cache-Control' => 'no-store'), $x->()), 'MISS HIT MISS PASS HIT', 'unless they are to hold';
 };
