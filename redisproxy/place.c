@@ -13,11 +13,12 @@
 #include "redisproxy/server.h"
 #include "redisproxy/slots.h"
 
-#define MAX_TRIES  16
-#define LATER_US   20000
-#define TICK_MS    20
-#define MAX_ERROR  1024 /* bytes of an error that may be a redirection */
-#define HEAD_BYTES 16
+#define MAX_TRIES       16
+#define LATER_US        20000
+#define TICK_MS         20
+#define REPLICA_WAIT_US 100000 /* for its connection; then the master is read */
+#define MAX_ERROR       1024   /* bytes of an error that may be a redirection */
+#define HEAD_BYTES      16
 
 static const char no_connection[] = "ERR redisproxy: no connection to the upstream";
 
@@ -186,6 +187,15 @@ static bool try_send(struct place *p)
 	struct server *server = choose_server(p);
 
 	p->waits_for = NULL;
+	/* A replica that hangs must not cost its readers all their time. */
+	if (p->route.replica && p->deadline_us) {
+		uint64_t wait_us = (uint64_t)c->proxy->conf->wait_ms * 1000;
+
+		if (c->proxy->now_us + wait_us > p->deadline_us + REPLICA_WAIT_US) {
+			p->route.replica = false;
+			server = choose_server(p);
+		}
+	}
 	if (!server)
 		return false;
 	struct pool *pool = pool_of_node(c->pool, server, p->route.replica);
@@ -360,13 +370,15 @@ void place_take(struct place *p, struct upstream *up, char type, const char *dat
 	}
 }
 
-/* Is a later command of the same slot under way? Then this one cannot be repeated. */
+/* Is a later command of the same slot under way? Then this one cannot be repeated; but two reads
+ * may change places. */
 static bool is_overtaken(const struct place *p)
 {
 	if (p->fan)
 		return p->client->in_flight > 1;
 	for (const struct place *later = p->next; later; later = later->next)
-		if (later->route.slot == p->route.slot || later->route.slot == SLOTS_N)
+		if ((later->route.slot == p->route.slot || later->route.slot == SLOTS_N) &&
+			!(p->command->read && later->command->read))
 			return true;
 	return false;
 }

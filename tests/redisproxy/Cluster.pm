@@ -19,23 +19,12 @@ sub new
 	my ($masters, $replicas) = ($o{masters} // 3, $o{replicas} // 0);
 	my $n = $masters * (1 + $replicas);
 	my @ids = map { join '', map { sprintf '%x', rand 16 } 1 .. 40 } 1 .. $n;
-	# They know each other from the start, which saves many seconds of gossip.
-	my @at = map { { port => Redis::free_port(), bus_port => Redis::free_port() } } 1 .. $n;
-	my $row = sub {
-		my ($i, $myself) = @_;
-		my ($from, $to) = map { int 16384 * $_ / $masters } $i, $i + 1;
-		my $role = $i < $masters ? 'master' : 'slave';
-		return join(' ', $ids[$i], "127.0.0.1:$at[$i]{port}\@$at[$i]{bus_port}", ($myself ? "myself,$role" : $role),
-			$i < $masters ? '-' : $ids[ $i % $masters ], 0, 0, $i + 1, 'connected', $i < $masters ? $from . '-' . ($to - 1) : ()) . "\n";
-	};
-	my @nodes = map {
-		my $i = $_;
-		my $map = spew(test_path("nodes-$at[$i]{port}.conf"),
-			join('', map { $row->($_, $_ == $i) } 0 .. $n - 1) . "vars currentEpoch $n lastVoteEpoch 0\n");
-		Redis::server(%{ $at[$i] }, cluster => 1, exit => $o{exit}, args => [ '--cluster-enabled', 'yes', '--cluster-config-file', $map,
-			'--cluster-node-timeout', $o{node_timeout_ms} // 15000, '--cluster-replica-validity-factor', 0,
-			'--cluster-allow-replica-migration', 'no', '--repl-diskless-sync-delay', 0, @{ $o{args} // [] } ])
-	} 0 .. $n - 1;
+	my @nodes;
+	# A port that was free may be taken a moment later.
+	for my $try (1 .. 5) {
+		@nodes = start_nodes(\@ids, $masters, %o) and last;
+	}
+	@nodes or die 'no cluster';
 	my $self = bless { nodes => \@nodes, ids => \@ids }, $class;
 	# CLUSTER SLOTS names replicas only when they have been sent something.
 	for my $i (0 .. $masters - 1) {
@@ -53,6 +42,38 @@ sub new
 		wait_for { $self->client($i)->cmd('INFO', 'replication') =~ /master_link_status:up/ } 'replication' if $i >= $masters;
 	}
 	return $self;
+}
+
+# They know each other from the start, which saves many seconds of gossip.
+sub start_nodes
+{
+	my ($ids, $masters, %o) = @_;
+	my $n = @$ids;
+	my @at = map { { port => Redis::free_port(), bus_port => Redis::free_port() } } 1 .. $n;
+	my $row = sub {
+		my ($i, $myself) = @_;
+		my ($from, $to) = map { int 16384 * $_ / $masters } $i, $i + 1;
+		my $role = $i < $masters ? 'master' : 'slave';
+		return join(' ', $ids->[$i], "127.0.0.1:$at[$i]{port}\@$at[$i]{bus_port}", ($myself ? "myself,$role" : $role),
+			$i < $masters ? '-' : $ids->[ $i % $masters ], 0, 0, $i + 1, 'connected', $i < $masters ? $from . '-' . ($to - 1) : ()) . "\n";
+	};
+	my @nodes;
+	for my $i (0 .. $n - 1) {
+		my $map = spew(test_path("nodes-$at[$i]{port}.conf"),
+			join('', map { $row->($_, $_ == $i) } 0 .. $n - 1) . "vars currentEpoch $n lastVoteEpoch 0\n");
+		my $node = eval {
+			Redis::server(%{ $at[$i] }, cluster => 1, args => [ '--cluster-enabled', 'yes', '--cluster-config-file', $map,
+				'--cluster-node-timeout', $o{node_timeout_ms} // 15000, '--cluster-replica-validity-factor', 0,
+				'--cluster-allow-replica-migration', 'no', '--repl-diskless-sync-delay', 0, @{ $o{args} // [] } ])
+		};
+		if (!$node) {
+			die $@ if $@ !~ /taken/;
+			$_->kill9 for @nodes;
+			return;
+		}
+		push @nodes, $node;
+	}
+	return @nodes;
 }
 
 sub nodes { return @{ $_[0]{nodes} } }
