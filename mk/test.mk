@@ -64,6 +64,10 @@ sanitize-thread: ## every C test under ThreadSanitizer
 test-redis-suite: deps-suite all ## Redis's own test suite directly and through redisproxy, compared (minutes; UNITS="unit/multi ..." for some)
 	$(Q)tests/redisproxy/suite/run $(BIN) $(O)/redis-suite $(UNITS)
 
+.PHONY: test-redis-model
+test-redis-model: test-build ## redisproxy against its model for longer (MODEL_ROUNDS=500, about two minutes; EG_MODEL_SEED=n)
+	$(Q)EG_MODEL_ROUNDS=$(or $(MODEL_ROUNDS),500) $(PROVE) -v tests/redisproxy/60-model.t
+
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz-run
 fuzz: deps-fuzz ## run each fuzzer for FUZZ_SECONDS (60)

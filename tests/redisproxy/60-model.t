@@ -1,7 +1,7 @@
 #!/usr/bin/env perl
 
 # Many clients with deep pipelines of everything at once, against a model of each. Values carry the name of
-# who wrote them, so that a reply to the wrong client shows. EG_MODEL_ROUNDS=1000 for a long one.
+# who wrote them, so that a reply to the wrong client shows. make test-redis-model for a long one.
 
 use FindBin;
 use lib "$FindBin::Bin/../lib", $FindBin::Bin;
@@ -17,6 +17,24 @@ my $writer = Redis::server();
 my $reader = Redis::server(args => [ '--replicaof', '127.0.0.1', $writer->redis_port, '--repl-diskless-sync-delay', 0 ]);
 wait_for { $reader->client->cmd('INFO', 'replication') =~ /master_link_status:up/ } 'replication';
 my $proxy = Redis::proxy($writer, reader => $reader, args => ['--read-your-writes=1h']);
+
+# Somebody hears what all publish: by publisher, what is still to come.
+my %published;
+my $subscriber = $proxy->client;
+$subscriber->cmd('SUBSCRIBE', 'news');
+sub hear
+{
+	my $missing = 0;
+	for (1 .. map { @$_ } values %published) {
+		my (undef, undef, $tag) = @{ $subscriber->get };
+		my ($name) = $tag =~ /^(\w+)#/;
+		$missing++ if ($name && @{ $published{$name} // [] } ? shift @{ $published{$name} } : '') ne $tag;
+	}
+	return $missing;
+}
+
+# The replica falls behind on purpose: it serves reads, and applies no writes.
+sub lag { $reader->client->cmd('CLIENT', 'PAUSE', 300, 'WRITE'); return }
 
 # A client of the model: its keys begin with its name, in the database where it is.
 sub new_client
@@ -43,7 +61,7 @@ sub step
 	my $c = $m->{c};
 	my $key = "$m->{name}:" . int rand 5;
 	my $data = $m->{data}[ $m->{db} ];
-	my $kind = int rand($in_multi ? 5 : 12);
+	my $kind = int rand($in_multi ? 5 : 13);
 	if ($kind <= 1) {
 		my $v = value($m);
 		$c->put('SET', $key, $v);
@@ -75,6 +93,12 @@ sub step
 		return (@steps, 'OK', ('QUEUED') x @results, \@results);
 	}
 	if ($kind == 10) { $c->put('MGET', map { "$m->{name}:$_" } 0 .. 4); return [ map { $data->{"$m->{name}:$_"} } 0 .. 4 ] }
+	if ($kind == 11) {
+		my $tag = "$m->{name}#" . $m->{serial}++;
+		push @{ $published{ $m->{name} } }, $tag;
+		$c->put('PUBLISH', 'news', $tag);
+		return 1;
+	}
 	$c->put('CLIENT', 'SETNAME', "$m->{name}x$m->{serial}");
 	$c->put('CLIENT', 'GETNAME');
 	return ('OK', "$m->{name}x" . $m->{serial}++);
@@ -98,6 +122,7 @@ my ($checked, $bad) = (0, 0);
 
 ROUND: for my $round (1 .. $rounds) {
 	my @expected;
+	lag() if $round % 2;
 	for my $i (0 .. $#models) {
 		# Now and then one leaves in the middle of things, and another one comes.
 		if (rand() < 0.03) {
@@ -115,6 +140,7 @@ ROUND: for my $round (1 .. $rounds) {
 			last ROUND if ++$bad > 5;
 		}
 	}
+	$bad += hear();
 }
 is $bad, 0, "$checked replies, each the right one at its place";
 my ($connected) = $writer->client->cmd('INFO', 'clients') =~ /connected_clients:(\d+)/;
