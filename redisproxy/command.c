@@ -32,6 +32,7 @@ static const struct {
 	{COMMAND_SELECT, "select"},
 	{COMMAND_RESET, "reset"},
 	{COMMAND_QUIT, "quit"},
+	{COMMAND_HTTP, "post host:"},
 };
 
 /* What a replica serves. Not here although Redis calls them read-only: EVAL_RO and EVALSHA_RO (the

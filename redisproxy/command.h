@@ -40,6 +40,7 @@ enum command_kind {
 	COMMAND_SELECT,
 	COMMAND_RESET,
 	COMMAND_QUIT,
+	COMMAND_HTTP, /* words of a browser: Redis closes the connection, so we must first */
 };
 
 struct command {

@@ -350,6 +350,17 @@ enum dispatch_result dispatch_quit(struct client *c, struct request *r)
 	return DISPATCH_TOOK;
 }
 
+/* A web page that was led to talk to Redis (cross-protocol scripting): the server would close a
+ * connection that is not this client's alone. */
+static enum dispatch_result hang_up(struct client *c, struct request *r)
+{
+	if (c->in_flight)
+		return dispatch_wait_for_replies(c);
+	stats_count(&c->proxy->stats, STATS_REJECTED, "http");
+	client_finish(c);
+	return dispatch_done(c, r);
+}
+
 /* Does it change the connection beyond what replies tell? Then it cannot be given back. */
 static bool changes_connection(enum command_kind kind)
 {
@@ -453,6 +464,8 @@ enum dispatch_result dispatch_command(struct client *c, const char *frame, size_
 		for (uint32_t i = 1; i < DISPATCH_MAX_ARGV && resp_arguments_next(&a, &r.argv[i]);
 			i++)
 			;
+	if (r.command->kind == COMMAND_HTTP)
+		return hang_up(c, &r);
 	note_pause(c, &r);
 	enum dispatch_result result;
 

@@ -7,6 +7,9 @@
 #include "redisproxy/proxy.h"
 #include "redisproxy/upstream.h"
 
+#define MAX_LOGIN_BYTES (16 << 10)
+#define MAX_LOGIN_WORDS 7
+
 static void go_over(struct client *c, struct pool *pool)
 {
 	pool_unref(&c->pool);
@@ -78,10 +81,19 @@ static void forget_future(struct client *c)
 	buf_free(&c->future.name);
 }
 
+/* Redis closes a connection that has not logged in yet for more than this, and that connection is
+ * everybody's. */
+static bool is_too_large(const struct request *r)
+{
+	return r->len > MAX_LOGIN_BYTES || r->argc > MAX_LOGIN_WORDS;
+}
+
 enum dispatch_result login_auth(struct client *c, struct request *r)
 {
 	if (c->in_flight)
 		return dispatch_wait_for_replies(c);
+	if (is_too_large(r))
+		return dispatch_say(c, r, "-ERR redisproxy: AUTH is too long\r\n");
 	forget_future(c);
 	if (r->argc == 2 || r->argc == 3) {
 		c->future.has_credentials = true;
@@ -126,7 +138,7 @@ enum dispatch_result login_hello(struct client *c, struct request *r)
 	if (c->in_flight)
 		return dispatch_wait_for_replies(c);
 	forget_future(c);
-	if (r->argc >= DISPATCH_MAX_ARGV)
+	if (is_too_large(r))
 		return dispatch_say(c, r, "-ERR Syntax error in HELLO\r\n");
 	if (read_hello(c, r) < 0)
 		return dispatch_out_of_memory(c);
