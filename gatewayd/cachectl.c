@@ -203,7 +203,7 @@ int main(int argc, char **argv)
 		usage_error("no such command", argv[optind]);
 	int n_arguments = argc - optind - 1;
 	if (n_arguments != (command->argument != NULL))
-		usage_error("usage: cachectl", command->usage);
+		usage_error("to be used as", command->usage);
 	enum ctl_exit result = run(command->name, argv[optind + 1], &options);
 	if (fflush(stdout) != 0 && result == CTL_OK)
 		result = CTL_PROBLEMS;

@@ -295,7 +295,7 @@ static enum ctl_exit take_apart_all(struct copy *copy, struct place *from)
 
 static void report(const struct copy *copy)
 {
-	char bytes[32];
+	char bytes[32], copied[32];
 	if (copy->options->json) {
 		FILE *out = copy->lines == stdout ? stderr : stdout;
 		fprintf(out,
@@ -309,10 +309,11 @@ static void report(const struct copy *copy)
 	}
 	ctl_format_bytes(copy->bytes, bytes);
 	FILE *out = copy->lines == stdout ? stderr : stdout;
+	ctl_format_count(copy->copied, copied);
 	fprintf(out,
-		"%" PRIu64 " objects copied (%s), %" PRIu64 " were there, %" PRIu64
-		" left out, %" PRIu64 " bad, %" PRIu64 " failed\n",
-		copy->copied, bytes, copy->there, copy->left_out, copy->bad, copy->failed);
+		"%s objects copied (%s), %" PRIu64 " were there, %" PRIu64 " left out, %" PRIu64
+		" bad, %" PRIu64 " failed\n",
+		copied, bytes, copy->there, copy->left_out, copy->bad, copy->failed);
 	if (copy->options->requests)
 		fprintf(out, "%" PRIu64 " requests taken apart into %" PRIu64 " embeddings\n",
 			copy->taken_apart, copy->elements);

@@ -17,11 +17,23 @@ struct model {
 	double processed, saved, paid, dollars;
 };
 
+/* As gatewayd's metrics name them, and as people read them. */
+struct kind {
+	const char *name, *words;
+};
+static const struct kind results[] = {{"hit", "hit"}, {"stale", "stale"}, {"partial", "partial"},
+	{"miss", "miss"}, {"coalesced", "coalesced"}, {"pass", "passed on"}, {"error", "errors"},
+	{"gone", "client gone"}};
+static const struct kind sources[] = {{"memory", "from memory"}, {"store", "from the store"},
+	{"bought", "bought"}, {"joined", "shared"}};
+#define N_RESULTS (sizeof results / sizeof results[0])
+#define N_SOURCES (sizeof sources / sizeof sources[0])
+
 struct stats {
 	struct loop *loop;
 	bool ready, failed;
-	double hits, partial, misses, coalesced, errors;
-	double memory, store, bought, joined;
+	double requests[N_RESULTS];
+	double elements[N_SOURCES];
 	struct model models[MAX_MODELS];
 	size_t n_models;
 };
@@ -63,6 +75,13 @@ static bool is_family(const char *line, const char *name)
 	return strncmp(line, name, len) == 0 && (line[len] == '{' || line[len] == ' ');
 }
 
+static void add(const struct kind *kinds, double *sums, size_t n, const char *name, double value)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(kinds[i].name, name) == 0)
+			sums[i] += value;
+}
+
 static void take_line(struct stats *stats, const char *line)
 {
 	char text[128];
@@ -72,19 +91,10 @@ static void take_line(struct stats *stats, const char *line)
 	double value = strtod(space + 1, NULL);
 	if (is_family(line, "gatewayd_requests_total")) {
 		label(line, "result", text);
-		double *to = strcmp(text, "hit") == 0         ? &stats->hits
-			     : strcmp(text, "partial") == 0   ? &stats->partial
-			     : strcmp(text, "miss") == 0      ? &stats->misses
-			     : strcmp(text, "coalesced") == 0 ? &stats->coalesced
-							      : &stats->errors;
-		*to += value;
+		add(results, stats->requests, N_RESULTS, text, value);
 	} else if (is_family(line, "gatewayd_elements_total")) {
 		label(line, "source", text);
-		double *to = strcmp(text, "memory") == 0   ? &stats->memory
-			     : strcmp(text, "store") == 0  ? &stats->store
-			     : strcmp(text, "bought") == 0 ? &stats->bought
-							   : &stats->joined;
-		*to += value;
+		add(sources, stats->elements, N_SOURCES, text, value);
 	} else {
 		label(line, "model", text);
 		if (is_family(line, "processed_tokens_total"))
@@ -140,25 +150,27 @@ static double percent(double part, double whole)
 	return whole > 0 ? 100 * part / whole : 0;
 }
 
+static void print_kinds(const char *title, const struct kind *kinds, const double *sums, size_t n)
+{
+	double all = 0;
+	char count[32];
+	for (size_t i = 0; i < n; i++)
+		all += sums[i];
+	ctl_format_count((uint64_t)all, count);
+	printf("%-12s%s:", title, count);
+	for (size_t i = 0; i < n; i++)
+		printf("%s %.1f %% %s", i ? "," : "", percent(sums[i], all), kinds[i].words);
+	printf("\n");
+}
+
 static void print_people(const struct stats *stats)
 {
-	double elements = stats->memory + stats->store + stats->bought + stats->joined;
-	double requests = stats->hits + stats->partial + stats->misses + stats->coalesced +
-			  stats->errors;
 	char a[32], b[32], c[32];
-	ctl_format_count((uint64_t)requests, a);
-	printf("Requests    %s: %.1f %% hit, %.1f %% partial, %.1f %% miss, %.1f %% coalesced, "
-	       "%.1f %% errors\n",
-		a, percent(stats->hits, requests), percent(stats->partial, requests),
-		percent(stats->misses, requests), percent(stats->coalesced, requests),
-		percent(stats->errors, requests));
-	ctl_format_count((uint64_t)elements, a);
-	printf("Embeddings  %s: %.1f %% from memory, %.1f %% from the store, %.1f %% bought, %.1f "
-	       "%% shared\n\n",
-		a, percent(stats->memory, elements), percent(stats->store, elements),
-		percent(stats->bought, elements), percent(stats->joined, elements));
+	print_kinds("Requests", results, stats->requests, N_RESULTS);
+	print_kinds("Embeddings", sources, stats->elements, N_SOURCES);
+	printf("\n");
 	printf("%-32s %16s %16s %16s %8s %12s\n", "MODEL", "TOKENS", "PAID", "SAVED", "",
-		"DOLLARS");
+		"$ SAVED");
 	double dollars = 0;
 	for (size_t i = 0; i < stats->n_models; i++) {
 		const struct model *m = &stats->models[i];
@@ -172,15 +184,21 @@ static void print_people(const struct stats *stats)
 	printf("\nSaved: $%.4f\n", dollars);
 }
 
+static void append_kinds(struct buf *out, const struct kind *kinds, const double *sums, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		buf_printf(out, "%s\"%s\":%.0f", i ? "," : "{", kinds[i].name, sums[i]);
+	buf_append_char(out, '}');
+}
+
 static void print_json(const struct stats *stats)
 {
 	struct buf out = BUF_INIT(1 << 20);
-	buf_printf(&out,
-		"{\"requests\":{\"hit\":%.0f,\"partial\":%.0f,\"miss\":%.0f,\"coalesced\":%.0f,"
-		"\"error\":%.0f},\"embeddings\":{\"memory\":%.0f,\"store\":%.0f,\"bought\":%.0f,"
-		"\"joined\":%.0f},\"models\":[",
-		stats->hits, stats->partial, stats->misses, stats->coalesced, stats->errors,
-		stats->memory, stats->store, stats->bought, stats->joined);
+	buf_append_str(&out, "{\"requests\":");
+	append_kinds(&out, results, stats->requests, N_RESULTS);
+	buf_append_str(&out, ",\"embeddings\":");
+	append_kinds(&out, sources, stats->elements, N_SOURCES);
+	buf_append_str(&out, ",\"models\":[");
 	for (size_t i = 0; i < stats->n_models; i++) {
 		const struct model *m = &stats->models[i];
 		buf_append_str(&out, i ? ",{\"model\":" : "{\"model\":");

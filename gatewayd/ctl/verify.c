@@ -233,7 +233,7 @@ static int check_requests(struct verify *verify)
 
 static void report(const struct verify *verify, const struct walk *walk)
 {
-	char objects[32], bytes[32], embeddings[32];
+	char objects[32], bytes[32], embeddings[32], good[32];
 	if (verify->options->json) {
 		printf("{\"objects\":%" PRIu64 ",\"good\":%" PRIu64 ",\"legacy\":%" PRIu64
 		       ",\"newer\":%" PRIu64 ",\"bad\":%" PRIu64 ",\"other_files\":%" PRIu64
@@ -253,10 +253,10 @@ static void report(const struct verify *verify, const struct walk *walk)
 	ctl_format_count(walk->seen, objects);
 	ctl_format_count(verify->embeddings, embeddings);
 	ctl_format_bytes(verify->bytes, bytes);
-	printf("%s objects, %s embeddings, %s: %" PRIu64 " good, %" PRIu64
-	       " of the Python gateway, %" PRIu64 " of a newer version, %" PRIu64 " bad\n",
-		objects, embeddings, bytes, verify->good, verify->legacy, verify->newer,
-		verify->bad);
+	ctl_format_count(verify->good, good);
+	printf("%s objects, %s embeddings, %s: %s good, %" PRIu64 " of the Python gateway, %" PRIu64
+	       " of a newer version, %" PRIu64 " bad\n",
+		objects, embeddings, bytes, good, verify->legacy, verify->newer, verify->bad);
 	if (verify->options->requests)
 		printf("%" PRIu64 " texts of %" PRIu64 " requests: %" PRIu64 " there, %" PRIu64
 		       " in the answer to their whole request, %" PRIu64 " missing\n",

@@ -65,7 +65,8 @@ int walk_run(struct walk *walk)
 			loop_run(walk->loop);
 		ctl_format_count(walk->seen, count);
 		snprintf(text, sizeof text, "%s objects", count);
-		ctl_progress_draw(&walk->progress, -1, text);
+		if (more >= 0)
+			ctl_progress_draw(&walk->progress, -1, text);
 	}
 	ctl_progress_end(&walk->progress);
 	return more < 0 ? -1 : 0;

@@ -39,6 +39,7 @@ subtest 'usage' => sub {
 		my ($code, $out, $err) = ctl(@$case);
 		is $code, 64, "@$case";
 		is $out, '', 'nothing on standard output';
+		unlike $err, qr/cachectl: .*cachectl: /, 'said once';
 		like $err, qr/cachectl/, 'a sentence';
 	}
 	is +(ctl('warm', test_path('not-there.jsonl')))[0], 66, 'no such file';
@@ -129,11 +130,17 @@ subtest 'a gateway that is not there' => sub {
 };
 
 subtest 'stats' => sub {
+	http('GET', $d->url . '/v1/models', [ Authorization => 'Bearer sk-warm' ]);
 	my ($code, $out) = ctl('stats', '--url', $d->url);
 	is $code, 0, 'done';
+	like $out, qr/^Requests .* 0\.0 % stale.* passed on/m, 'every result has its name';
 	like $out, qr/^Requests .*% hit.*^Embeddings .*% bought.*^\Q$MODEL\E .*^Saved: \$/ms, 'for people';
 	my $r = json('stats', '--url', $d->url);
 	my $page = http('GET', $d->url . '/metrics')->{body};
+	my %by;
+	$by{$1} += $2 while $page =~ /^gatewayd_requests_total\{result="(\w+)",[^}]*\} (\d+)/mg;
+	is_deeply $r->{requests}, { (map { $_ => 0 } qw(hit stale partial miss coalesced pass error gone)), %by }, 'requests by result, as gatewayd says';
+	cmp_ok $r->{requests}{pass}, '>=', 1, 'a list of models is no error';
 	my ($saved) = $page =~ /^saved_tokens_total\{model="\Q$MODEL\E"\} (\d+)/m;
 	my ($model) = grep { $_->{model} eq $MODEL } @{ $r->{models} };
 	is $model->{saved_tokens}, $saved, 'saved tokens';
