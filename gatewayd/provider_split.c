@@ -286,13 +286,11 @@ static int take_part(
 		    call->tokens + range.from) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
-		const struct embedding *from = &result->embeddings[i];
+		struct embedding *from = &result->embeddings[i];
 		struct embedding *to = &call->embeddings[range.from + i];
-		struct buf text = BUF_INIT(from->text.len);
-		if (buf_append(&text, from->text.data, from->text.len) < 0)
-			return -1;
+		/* Taken, not copied: 2,048 copies are 40 ms in one go. */
 		*to = *from;
-		to->text = text;
+		from->text = (struct buf){0};
 		if (!to->tokens)
 			to->tokens = call->tokens[range.from + i];
 	}
