@@ -96,17 +96,11 @@ void tracer_drop(struct tracer_spans *spans, enum tracer_drop why)
 static void enqueue(struct buf *text)
 {
 	struct tracer_counters *counters = &tracer.counters;
-	counters->ended++;
-	if (!trace_span_recording) {
-		tracer_count_dropped(TRACER_STOPPED, 1);
-		return;
-	}
 	if (buf_failed(text)) {
 		tracer_count_dropped(TRACER_TOO_LARGE, 1);
 		return;
 	}
-	if (counters->queued >= tracer.options.max_queued ||
-		counters->queued_bytes + text->len > TRACER_MAX_QUEUED_BYTES) {
+	if (counters->queued_bytes + text->len > TRACER_MAX_QUEUED_BYTES) {
 		tracer_count_dropped(TRACER_QUEUE_FULL, 1);
 		return;
 	}
@@ -192,6 +186,26 @@ void trace_span_name(struct trace_span *span, struct span name)
 	memcpy(span->name, name.data, len);
 }
 
+/* Digit by digit: printf() would be most of what a span costs. */
+static void append_number(struct buf *text, uint64_t value)
+{
+	char digits[20];
+	size_t at = sizeof digits;
+	do
+		digits[--at] = (char)('0' + value % 10);
+	while (value /= 10);
+	buf_append(text, digits + at, sizeof digits - at);
+}
+
+static void append_id(struct buf *text, const char *before, const uint8_t *id, size_t len)
+{
+	char hex[32];
+	trace_format_hex(hex, id, len);
+	buf_append_str(text, before);
+	buf_append(text, hex, 2 * len);
+	buf_append_char(text, '"');
+}
+
 /* {"key":NAME,"value":{TYPE: , and the caller goes on; false: there is no room. */
 static bool begin_attribute(struct trace_span *span, const char *name, const char *type)
 {
@@ -201,8 +215,11 @@ static bool begin_attribute(struct trace_span *span, const char *name, const cha
 		span->dropped_attributes++;
 		return false;
 	}
-	buf_printf(&span->attributes,
-		"%s{\"key\":\"%s\",\"value\":{\"%s\":", span->n_attributes ? "," : "", name, type);
+	buf_append_str(&span->attributes, span->n_attributes ? ",{\"key\":\"" : "{\"key\":\"");
+	buf_append_str(&span->attributes, name);
+	buf_append_str(&span->attributes, "\",\"value\":{\"");
+	buf_append_str(&span->attributes, type);
+	buf_append_str(&span->attributes, "\":");
 	span->n_attributes++;
 	return true;
 }
@@ -241,7 +258,9 @@ void trace_span_int(struct trace_span *span, const char *name, int64_t value)
 	/* 64-bit integers are strings in the JSON of protobuf. */
 	if (!begin_attribute(span, name, "intValue"))
 		return;
-	buf_printf(&span->attributes, "\"%" PRId64 "\"", value);
+	buf_append_str(&span->attributes, value < 0 ? "\"-" : "\"");
+	append_number(&span->attributes, value < 0 ? -(uint64_t)value : (uint64_t)value);
+	buf_append_char(&span->attributes, '"');
 	end_attribute(span);
 }
 
@@ -264,17 +283,16 @@ void trace_span_began_before(struct trace_span *span, uint64_t us)
 
 void trace_span_link(struct trace_span *span, const struct trace *other)
 {
-	char trace_id[33] = "", span_id[17] = "";
 	if (!span)
 		return;
 	if (span->n_links >= tracer.options.max_links) {
 		span->dropped_links++;
 		return;
 	}
-	trace_format_hex(trace_id, other->trace_id, sizeof other->trace_id);
-	trace_format_hex(span_id, other->span_id, sizeof other->span_id);
-	buf_printf(&span->links, "%s{\"traceId\":\"%s\",\"spanId\":\"%s\"}",
-		span->n_links ? "," : "", trace_id, span_id);
+	append_id(&span->links, span->n_links ? ",{\"traceId\":\"" : "{\"traceId\":\"",
+		other->trace_id, sizeof other->trace_id);
+	append_id(&span->links, ",\"spanId\":\"", other->span_id, sizeof other->span_id);
+	buf_append_char(&span->links, '}');
 	span->n_links++;
 }
 
@@ -308,21 +326,23 @@ static void append_list(
 /* (opentelemetry-proto, trace/v1/trace.proto: Span) */
 static void write_span(const struct trace_span *span, struct buf *text)
 {
-	char trace_id[33] = "", span_id[17] = "", parent[17] = "";
 	uint64_t us = loop_now_us(tracer.loop) - span->began_us;
-	trace_format_hex(trace_id, span->ids.trace_id, sizeof span->ids.trace_id);
-	trace_format_hex(span_id, span->ids.span_id, sizeof span->ids.span_id);
-	trace_format_hex(parent, span->parent, sizeof span->parent);
-	buf_printf(text, "{\"traceId\":\"%s\",\"spanId\":\"%s\"", trace_id, span_id);
+	append_id(text, "{\"traceId\":\"", span->ids.trace_id, sizeof span->ids.trace_id);
+	append_id(text, ",\"spanId\":\"", span->ids.span_id, sizeof span->ids.span_id);
 	if (span->has_parent)
-		buf_printf(text, ",\"parentSpanId\":\"%s\"", parent);
+		append_id(text, ",\"parentSpanId\":\"", span->parent, sizeof span->parent);
 	/* The W3C flags, then: it is known whether the parent is remote, and whether it is. */
-	buf_printf(text, ",\"flags\":%u,\"name\":", 0x101u | (span->is_remote ? 0x200u : 0));
+	buf_append_str(text, ",\"flags\":");
+	append_number(text, 0x101u | (span->is_remote ? 0x200u : 0));
+	buf_append_str(text, ",\"name\":");
 	json_append_string(text, span_of(span->name));
-	buf_printf(text,
-		",\"kind\":%d,\"startTimeUnixNano\":\"%" PRIu64 "\",\"endTimeUnixNano\":\"%" PRIu64
-		"\"",
-		span->kind, span->began_wall_ns, span->began_wall_ns + us * 1000);
+	buf_append_str(text, ",\"kind\":");
+	append_number(text, span->kind);
+	buf_append_str(text, ",\"startTimeUnixNano\":\"");
+	append_number(text, span->began_wall_ns);
+	buf_append_str(text, "\",\"endTimeUnixNano\":\"");
+	append_number(text, span->began_wall_ns + us * 1000);
+	buf_append_char(text, '"');
 	append_list(text, "attributes", &span->attributes, span->dropped_attributes);
 	append_list(text, "links", &span->links, span->dropped_links);
 	if (span->failed) {
@@ -341,8 +361,15 @@ void trace_span_end_recorded(struct trace_span **pointer)
 	struct trace_span *span = *pointer;
 	struct buf text = BUF_INIT(TRACER_MAX_SPAN_BYTES);
 	*pointer = NULL;
-	write_span(span, &text);
-	enqueue(&text);
+	tracer.counters.ended++;
+	if (!trace_span_recording) {
+		tracer_count_dropped(TRACER_STOPPED, 1);
+	} else if (tracer.counters.queued >= tracer.options.max_queued) {
+		tracer_count_dropped(TRACER_QUEUE_FULL, 1);
+	} else {
+		write_span(span, &text);
+		enqueue(&text);
+	}
 	buf_free(&text);
 	buf_free(&span->attributes);
 	buf_free(&span->links);
