@@ -76,6 +76,7 @@ my %bad = (
 	values => [ page("v_nan NaN\nv_inf +Inf\nv_ninf -Inf\nv_big 1e308\n"), undef ],
 	escapes => [ page("esc{a=\"\\\\ \\\" \\n \xc3\xa9 }{,\",merger_url=\"mine\"} 1\n"), undef ],
 	exemplars => [ page("# TYPE ex counter\nex_total 3 1700000000.5 # {trace_id=\"abc\"} 1 1700000000\n# EOF\n", $om), undef ],
+	utf8 => [ page("# TYPE \"z\xc3\xa4hler\" gauge\n{\"z\xc3\xa4hler\",a=\"1\"} 5\n# EOF\n", $om), undef ],
 	timestamps => [ page("ts 1 1700000000500\n"), undef ],
 	no_socket => [ 'unix:' . test_path('nobody.sock'), 'connect' ],
 );
@@ -135,7 +136,8 @@ my %types;
 $types{$_}++ for $page =~ /^# TYPE (\S+)/mg;
 is join(' ', grep { $types{$_} > 1 } keys %types), '', 'no family twice';
 is join(' ', map { ($page =~ /^($_)$/mg)[1] // () } '[^#\s]\S*'), '', 'no series twice';
-is_deeply [ $page =~ /^# TYPE (\S+)/mg ], [ sort keys %types ], 'families by name';
+# One that had to be escaped stands where its real name belongs.
+is_deeply [ grep { !/^U__/ } $page =~ /^# TYPE (\S+)/mg ], [ sort grep { !/^U__/ } keys %types ], 'families by name';
 
 sub valid
 {
@@ -154,6 +156,14 @@ is valid('openmetrics', $openmetrics), '', 'valid OpenMetrics';
 like $openmetrics, qr/^ex_total\{merger_url="\Q$url{exemplars}\E"\} 3 1700000000\.5 # \{trace_id="abc"\} 1 1700000000$/m, 'exemplars';
 like $openmetrics, qr/^ts\{merger_url="\Q$url{timestamps}\E"\} 1 1700000000\.5$/m, 'timestamps in seconds';
 is $r->{headers}{'content-type'}, "$om", 'its type';
+
+subtest 'names that are not plain' => sub {
+	like $page, qr/^U__z_e4_hler\{merger_url="\Q$url{utf8}\E",a="1"\} 5$/m, 'escaped for who did not speak of them';
+	($r) = scrape(2, Accept => 'application/openmetrics-text; version=1.0.0; escaping=allow-utf-8');
+	like $r->{headers}{'content-type'}, qr/; escaping=allow-utf-8$/, 'allowed';
+	like $r->{body}, qr/^\{"z\xc3\xa4hler",merger_url="\Q$url{utf8}\E",a="1"\} 5$/m, 'as they are';
+	like $r->{body}, qr/^merger_up\{/m, 'plain ones stay plain';
+};
 
 subtest 'short deadlines' => sub {
 	for my $timeout (0.3, 0.6) {
