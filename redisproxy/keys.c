@@ -180,7 +180,9 @@ static bool next_within(struct resp_arguments *a, const char *end, struct span *
 
 	for (const char *digit = a->at + 1; digit < p; digit++)
 		len = len * 10 + (size_t)(*digit - '0');
-	return len <= (size_t)(end - p) - 2 && resp_arguments_next(a, argument);
+	/* With the end of its own line, so that what is here is a whole argument. */
+	return len <= (size_t)(end - p) && len + 4 <= (size_t)(end - p) &&
+	       resp_arguments_next(a, argument);
 }
 
 bool keys_first(const struct keys_rule *rule, const char *frame, size_t len, struct span *key)
