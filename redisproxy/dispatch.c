@@ -321,6 +321,13 @@ static enum dispatch_result client_command(struct client *c, struct request *r)
 	bool gets = span_equal_nocase(sub, "getname") && r->argc == 2;
 	bool tells = span_equal_nocase(sub, "setinfo") && r->argc == 4;
 
+	/* npm's redis asks for notices of maintenance with every RESP3 connection: they would be
+	 * about a connection that is not the client's, and cost it one of its own. */
+	if (span_equal_nocase(sub, "maint_notifications"))
+		return c->in_flight ? dispatch_wait_for_replies(c)
+				    : dispatch_say(c, r,
+					      "-ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try "
+					      "CLIENT HELP.\r\n");
 	if (!sets && !gets && !tells)
 		return go_raw(c, r);
 	if (c->in_flight)
