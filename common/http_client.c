@@ -26,6 +26,8 @@
 #define HEADERS_MAX (64u << 10)
 /* Easy handles kept: setting one up from nothing costs as much as a call. */
 #define IDLE_MAX 64
+/* Of an answer, until others have their turn. */
+#define TURN_BYTES (256u << 10)
 
 struct http_client {
 	struct loop *loop;
@@ -53,6 +55,9 @@ struct http_call {
 
 	struct buf body, head; /* head: the lines of the final response's head */
 	size_t head_bytes;
+	size_t turn_bytes; /* of the body, since read_on */
+	struct deferred read_on;
+	bool encoded;
 	bool head_complete, sent;
 	unsigned sends, max_sends;
 	char error[CURL_ERROR_SIZE];
@@ -95,9 +100,18 @@ static void client_leave(struct http_client *c)
 
 /* --- easy handles --- */
 
+/* libcurl reads as long as there is something, megabytes in one turn: the rest waits for the next.
+ * Not of an encoded body: libcurl would go on decoding what it has, into memory of its own. */
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
 	struct http_call *call = arg;
+	if (call->body.len == 0)
+		call->encoded = http_call_header(call, "content-encoding").data;
+	if (call->turn_bytes >= TURN_BYTES && !call->encoded) {
+		loop_defer(call->client->loop, &call->read_on);
+		return CURL_WRITEFUNC_PAUSE;
+	}
+	call->turn_bytes += size * n;
 	return buf_append(&call->body, data, size * n) == 0 ? size * n : CURL_WRITEFUNC_ERROR;
 }
 
@@ -180,6 +194,7 @@ static void call_detach(struct http_call *call)
 {
 	struct http_client *c = call->client;
 	loop_defer_cancel(c->loop, &call->fail_later);
+	loop_defer_cancel(c->loop, &call->read_on);
 	timer_free(&call->deadline);
 	if (call->in_multi)
 		curl_multi_remove_handle(c->multi, call->easy);
@@ -299,6 +314,15 @@ static void on_socket_ready(evutil_socket_t fd, short what, void *arg)
 	int running, mask = (what & EV_READ ? CURL_CSELECT_IN : 0) |
 			    (what & EV_WRITE ? CURL_CSELECT_OUT : 0);
 	curl_multi_socket_action(c->multi, fd, mask, &running);
+	client_collect(c);
+}
+
+static void read_on(void *arg)
+{
+	struct http_call *call = arg;
+	struct http_client *c = call->client;
+	call->turn_bytes = 0;
+	curl_easy_pause(call->easy, CURLPAUSE_CONT);
 	client_collect(c);
 }
 
@@ -493,6 +517,7 @@ struct http_call *http_client_call(struct http_client *client,
 	buf_init(&call->body, options->max_response_bytes);
 	buf_init(&call->head, HEADERS_MAX);
 	deferred_init(&call->fail_later, on_fail_later, call);
+	deferred_init(&call->read_on, read_on, call);
 	call->next = client->calls;
 	call->prev = &client->calls;
 	if (call->next)
