@@ -115,7 +115,8 @@ sub beside
 		my $good = $stop->();
 		is $good->{failed}, 0, "the well-behaved client: $good->{n} requests, all HIT";
 		# Other tests use the machine too: that the loop is never held up shows in p99, not in a mean.
-		cmp_ok $good->{p99}, '<', $MEASURED ? 250 : 2500, sprintf 'p50 %.2f ms, p99 %.2f ms (alone %.2f and %.2f)', $good->{p50}, $good->{p99},
+		# Of few requests it is the worst one.
+		cmp_ok $good->{p99}, '<', !$MEASURED ? 2500 : $good->{n} < 200 ? 1000 : 250, sprintf 'p50 %.2f ms, p99 %.2f ms (alone %.2f and %.2f)', $good->{p50}, $good->{p99},
 			@$alone{qw(p50 p99)};
 		for my $i (0 .. $#daemons) {
 			next if !$MEASURED;
