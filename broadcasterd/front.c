@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/queue.h>
 
 #include "broadcasterd/access.h"
@@ -181,6 +182,12 @@ static void on_request(struct http_exchange *exchange, void *arg)
 
 /* ---- life ---- */
 
+static bool is_local(const char *address)
+{
+	return strchr(address, '/') || strncmp(address, "127.", 4) == 0 ||
+	       strncmp(address, "[::1]", 5) == 0 || strncmp(address, "localhost:", 10) == 0;
+}
+
 struct front *front_new(const struct front_parts *parts)
 {
 	static const struct http_server_events events = {.on_request = on_request};
@@ -189,6 +196,9 @@ struct front *front_new(const struct front_parts *parts)
 	if (!front)
 		return NULL;
 	front->parts = *parts;
+	if (!parts->conf->token[0] && !is_local(parts->conf->listen))
+		log_warn("whoever reaches %s can purge: BROADCASTERD_TOKEN is not set",
+			parts->conf->listen);
 	TAILQ_INIT(&front->visits);
 	options.max_head_bytes = PURGE_MAX_TARGET_BYTES + PURGE_MAX_HEADER_BYTES;
 	options.max_target_bytes = PURGE_MAX_TARGET_BYTES;
