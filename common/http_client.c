@@ -27,7 +27,7 @@
 /* Easy handles kept: setting one up from nothing costs as much as a call. */
 #define IDLE_MAX 64
 /* Of an answer, until others have their turn. */
-#define TURN_BYTES (256u << 10)
+#define TURN_BYTES (128u << 10)
 
 struct http_client {
 	struct loop *loop;

@@ -22,7 +22,10 @@ struct workers {
 	int fd; /* an eventfd: written when the list of done jobs stops being empty */
 	struct event *event;
 	size_t max_queued;
-	size_t pending; /* loop thread only */
+	/* Loop thread only: */
+	struct loop *loop;
+	size_t pending;
+	struct job *ending; /* taken from the list of done jobs */
 
 	pthread_mutex_t lock; /* over what follows */
 	pthread_cond_t wake;
@@ -92,6 +95,14 @@ static struct job *wait_for_job(struct workers *w)
 	return list_take_first(&w->waiting);
 }
 
+static void wake_loop(const struct workers *w)
+{
+	/* Only an overflowing counter could make this fail, and it is read first. */
+	uint64_t one = 1;
+	ssize_t n = write(w->fd, &one, sizeof one);
+	BUG_ON(n != sizeof one);
+}
+
 static void *run_thread(void *arg)
 {
 	struct workers *w = arg;
@@ -110,11 +121,7 @@ static void *run_thread(void *arg)
 		list_append(&w->finished, job);
 		if (was_empty) {
 			pthread_mutex_unlock(&w->lock);
-			/* Only an overflowing counter could make this fail, and it is read first.
-			 */
-			uint64_t one = 1;
-			ssize_t n = write(w->fd, &one, sizeof one);
-			BUG_ON(n != sizeof one);
+			wake_loop(w);
 			pthread_mutex_lock(&w->lock);
 		}
 	}
@@ -122,13 +129,16 @@ static void *run_thread(void *arg)
 	return NULL;
 }
 
-static void finish(struct workers *w, struct job *jobs)
+/* Those of w->ending, at least one, until the clock says so. */
+static void finish(struct workers *w, uint64_t until_us)
 {
-	while (jobs) {
-		struct job *job = jobs;
-		jobs = job->next;
+	while (w->ending) {
+		struct job *job = w->ending;
+		w->ending = job->next;
 		w->pending--;
 		job->done(job);
+		if (loop_now_us(w->loop) >= until_us)
+			return;
 	}
 }
 
@@ -140,10 +150,16 @@ static void on_finished(evutil_socket_t fd, short what, void *arg)
 	/* Before the list is taken: a job that ends in between writes again. */
 	if (read(fd, &count, sizeof count) < 0 && errno == EAGAIN)
 		return;
-	pthread_mutex_lock(&w->lock);
-	struct job *jobs = list_take_all(&w->finished);
-	pthread_mutex_unlock(&w->lock);
-	finish(w, jobs);
+	bool takes = !w->ending;
+	if (takes) {
+		pthread_mutex_lock(&w->lock);
+		w->ending = list_take_all(&w->finished);
+		pthread_mutex_unlock(&w->lock);
+	}
+	finish(w, loop_now_us(w->loop) + LOOP_SLICE_US);
+	/* What ended meanwhile was told already, and is not told again. */
+	if (w->ending || !takes)
+		wake_loop(w);
 }
 
 static void stop_threads(struct workers *w)
@@ -180,6 +196,7 @@ struct workers *workers_new(struct loop *loop, unsigned threads, size_t max_queu
 	struct workers *w = calloc(1, sizeof *w + threads * sizeof w->threads[0]);
 	if (!w)
 		return NULL;
+	w->loop = loop;
 	w->max_queued = max_queued;
 	list_init(&w->waiting);
 	list_init(&w->finished);
@@ -245,8 +262,11 @@ void workers_free(struct workers **workers)
 	if (!w)
 		return;
 	stop_threads(w);
-	finish(w, list_take_all(&w->finished));
-	finish(w, list_take_all(&w->waiting));
+	finish(w, UINT64_MAX);
+	w->ending = list_take_all(&w->finished);
+	finish(w, UINT64_MAX);
+	w->ending = list_take_all(&w->waiting);
+	finish(w, UINT64_MAX);
 	BUG_ON(w->pending != 0);
 	*workers = NULL;
 	pthread_cond_destroy(&w->wake);

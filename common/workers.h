@@ -23,7 +23,8 @@ struct job {
 /* threads > 0, all signals blocked in them. max_queued: jobs waiting for a thread (a job that is
  * just handed to an idle one counts until that has woken up); more is refused. NULL on failure. */
 struct workers *workers_new(struct loop *loop, unsigned threads, size_t max_queued);
-/* 0, or -1 when the queue is full: the job was not taken. Jobs start in order. */
+/* 0, or -1 when the queue is full: the job was not taken. Jobs start in order. done() is called for
+ * LOOP_SLICE_US a turn, then for the others in the next. */
 int workers_submit(struct workers *workers, struct job *job);
 size_t workers_queued(const struct workers *workers);  /* waiting for a thread */
 size_t workers_pending(const struct workers *workers); /* submitted and not yet done */

@@ -9,7 +9,7 @@
 
 /* Bodies are hashed in pieces of this size as they arrive; a smaller one at once, at its end. */
 #define HASH_PIECE_BYTES (64u << 10)
-/* A streamed answer gives way to others after this much. */
+/* A streamed answer gives way to others after this much, or LOOP_SLICE_US. */
 #define PULL_BYTES_A_TURN (256u << 10)
 
 struct exchange_http {
@@ -95,9 +95,10 @@ static void pull(void *arg)
 {
 	struct http_entry *entry = arg;
 	struct exchange *exchange = &entry->exchange;
-	size_t sent = 0;
+	struct loop *loop = daemon_loop(entry->listener->daemon);
+	uint64_t until_us = loop_now_us(loop) + LOOP_SLICE_US;
 	struct slice piece = {0};
-	while (sent < PULL_BYTES_A_TURN) {
+	for (size_t sent = 0; sent < PULL_BYTES_A_TURN && loop_now_us(loop) < until_us;) {
 		if (!exchange->events->on_pull(&piece, exchange->arg)) {
 			http_exchange_end(entry->http);
 			const struct exchange_events *events = exchange->events;
@@ -110,7 +111,7 @@ static void pull(void *arg)
 		if (!http_exchange_send(entry->http, piece))
 			return; /* on_drain goes on */
 	}
-	loop_defer(daemon_loop(entry->listener->daemon), &entry->later);
+	loop_defer(loop, &entry->later);
 }
 
 static void on_abort(void *arg)

@@ -12,7 +12,7 @@
 #include "common/rpc.h"
 #include "gatewayd/lease.h"
 
-/* A streamed answer gives way to others after this much. */
+/* A streamed answer gives way to others after this much, or LOOP_SLICE_US. */
 #define PULL_BYTES_A_TURN (256u << 10)
 #define BODY_CREDIT_BYTES (256u << 10)
 
@@ -233,8 +233,9 @@ static void pump(void *arg)
 		on_cancel(entry);
 		return;
 	}
-	size_t sent = 0;
-	while (sent < PULL_BYTES_A_TURN) {
+	struct loop *loop = entry->listener->loop;
+	uint64_t until_us = loop_now_us(loop) + LOOP_SLICE_US;
+	for (size_t sent = 0; sent < PULL_BYTES_A_TURN && loop_now_us(loop) < until_us;) {
 		if (!entry->piece || entry->piece_sent == entry->piece->slice.len_bytes) {
 			if (!next_piece(entry)) {
 				complete(entry);
@@ -261,7 +262,7 @@ static void pump(void *arg)
 		entry->piece_sent += n;
 		sent += n;
 	}
-	loop_defer(entry->listener->loop, &entry->later);
+	loop_defer(loop, &entry->later);
 }
 
 static void on_credit(uint64_t credit_bytes, void *arg)

@@ -9,11 +9,8 @@
 #include "gatewayd/query.h"
 #include "gatewayd/usage.h"
 
-/* Elements given out in one turn of the loop. */
-#define SLICE 64
-
 /*
- * LOOKING ──> PARSING (on a worker) ──> GIVING, in slices ──> (gone)
+ * LOOKING ──> PARSING (on a worker) ──> GIVING, LOOP_SLICE_US a turn ──> (gone)
  *
  * Cancelled: it is gone at once, or when the worker is done with it.
  */
@@ -138,14 +135,13 @@ static void give(void *arg)
 	struct loop *loop = legacy->flights->loop;
 	struct flight *flight;
 	legacy->parsing = true; /* a cancel leaves it to us */
-	for (int n = 0; legacy->buyer && (flight = next_of(legacy->buyer)); n++) {
-		if (n == SLICE) {
-			legacy->parsing = false;
-			loop_defer(loop, &legacy->give_later);
-			return;
-		}
-		if (!give_one(legacy, flight))
-			break;
+	uint64_t until_us = loop_now_us(loop) + LOOP_SLICE_US;
+	while (legacy->buyer && (flight = next_of(legacy->buyer)) && give_one(legacy, flight)) {
+		if (loop_now_us(loop) < until_us)
+			continue;
+		legacy->parsing = false;
+		loop_defer(loop, &legacy->give_later);
+		return;
 	}
 	finish(legacy);
 }

@@ -38,16 +38,13 @@ struct purchase {
 	struct bought_item *items;
 	uint32_t *weights; /* bytes of each input, for sharing the tokens out */
 
-	/* What was bought, while it is handed out: some a turn, since 2,048 take their time. */
+	/* What was bought, while it is handed out: LOOP_SLICE_US a turn. */
 	struct embedding *bought;
 	uint64_t *tokens;
 	char *served_model;
 	size_t handed;
 	struct deferred later;
 };
-
-#define HAND_OUT_A_TURN       96
-#define HAND_OUT_BYTES_A_TURN (256u << 10)
 
 static void purchase_free(struct purchase *purchase)
 {
@@ -179,23 +176,24 @@ static int take(struct purchase *purchase, const struct provider_result *result)
 	return 0;
 }
 
-/* The next `most` of what was bought, or most_bytes of it, go to those who wait for them. -1 when
+/* The next ones of what was bought, until the clock says so, go to those who wait for them. -1 when
  * out of memory. */
-static int hand_out(struct purchase *purchase, size_t most, size_t most_bytes)
+static int hand_out(struct purchase *purchase, uint64_t until_us)
 {
-	size_t bytes = 0;
-	uint64_t now_ms = loop_wall_ms(purchase->parts.loop);
-	for (; most > 0 && bytes < most_bytes && purchase->handed < purchase->n; most--) {
+	struct loop *loop = purchase->parts.loop;
+	uint64_t now_ms = loop_wall_ms(loop);
+	while (purchase->handed < purchase->n) {
 		size_t index = purchase->handed++;
 		if (!purchase->bought[index].dims)
 			continue; /* of a part that failed */
 		struct cache_object *object = keep(purchase, index, now_ms);
 		if (!object)
 			return -1;
-		bytes += purchase->bought[index].text.len;
 		buf_free(&purchase->bought[index].text);
 		hand_over(purchase, index, object, FLIGHT_BOUGHT);
 		cache_object_unref(&object);
+		if (loop_now_us(loop) >= until_us)
+			break;
 	}
 	return 0;
 }
@@ -203,7 +201,8 @@ static int hand_out(struct purchase *purchase, size_t most, size_t most_bytes)
 static void hand_out_in_turns(void *arg)
 {
 	struct purchase *purchase = arg;
-	if (hand_out(purchase, HAND_OUT_A_TURN, HAND_OUT_BYTES_A_TURN) < 0)
+	uint64_t until_us = loop_now_us(purchase->parts.loop) + LOOP_SLICE_US;
+	if (hand_out(purchase, until_us) < 0)
 		end(purchase, &out_of_memory);
 	else if (purchase->handed < purchase->n)
 		loop_defer(purchase->parts.loop, &purchase->later);
@@ -294,7 +293,7 @@ static void on_done(const struct provider_result *result, void *arg)
 		hand_out_in_turns(purchase);
 	else {
 		/* Of a part that failed: rare, and the failure is only lent. */
-		hand_out(purchase, SIZE_MAX, SIZE_MAX);
+		hand_out(purchase, UINT64_MAX);
 		end(purchase, result);
 	}
 }

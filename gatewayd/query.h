@@ -28,7 +28,7 @@
 #define QUERY_MAX_PARAMS_BYTES 16384
 #define QUERY_MAX_DIMENSIONS   65536
 /* Bodies up to this size are quick enough to be taken apart on the loop. */
-#define QUERY_INLINE_BYTES (64u << 10)
+#define QUERY_INLINE_BYTES (16u << 10)
 
 enum query_encoding { QUERY_FLOAT, QUERY_BASE64 };
 

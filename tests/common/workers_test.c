@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 
@@ -234,6 +235,62 @@ static void test_free_reports_every_job(void **state)
 	tear_down(&f);
 }
 
+struct turns {
+	struct deferred next;
+	struct fixture *f;
+	size_t done_before, most;
+};
+
+static void turn_ends(void *arg)
+{
+	struct turns *t = arg;
+	size_t done = t->f->done_count - t->done_before;
+	if (done > t->most)
+		t->most = done;
+	t->done_before = t->f->done_count;
+	loop_defer(t->f->loop, &t->next);
+}
+
+static void count_slowly(struct job *job)
+{
+	struct test_job *t = (struct test_job *)job;
+	uint64_t until_us = loop_now_us(t->f->loop) + LOOP_SLICE_US / 4;
+	while (loop_now_us(t->f->loop) < until_us)
+		;
+	count(job);
+}
+
+/* What takes long to take back does not hold the loop up; nothing is forgotten on the way. */
+static void test_done_has_a_slice_of_each_turn(void **state)
+{
+	(void)state;
+	enum { N = 60 };
+	struct fixture f;
+	set_up(&f, 2, N + 1);
+	struct turns turns = {.f = &f};
+	struct test_job jobs[N], held = make_job(&f, hold);
+	assert_int_equal(workers_submit(f.workers, &held.job), 0);
+	sem_wait(&f.entered);
+	for (int i = 0; i < N; i++) {
+		jobs[i] = make_job(&f, square);
+		jobs[i].job.done = count_slowly;
+		assert_int_equal(workers_submit(f.workers, &jobs[i].job), 0);
+	}
+	while (workers_queued(f.workers) > 0)
+		sched_yield();
+	sem_post(&f.gate); /* this one ends while others are taken back */
+	deferred_init(&turns.next, turn_ends, &turns);
+	loop_defer(f.loop, &turns.next);
+	f.stop_at = N + 1;
+	loop_run(f.loop);
+	loop_defer_cancel(f.loop, &turns.next);
+	for (int i = 0; i < N; i++)
+		assert_int_equal(jobs[i].dones, 1);
+	assert_int_equal(held.dones, 1);
+	assert_in_range(turns.most, 1, 16);
+	tear_down(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -243,6 +300,7 @@ int main(void)
 		cmocka_unit_test(test_full_queue_refuses),
 		cmocka_unit_test(test_done_may_submit_again),
 		cmocka_unit_test(test_free_reports_every_job),
+		cmocka_unit_test(test_done_has_a_slice_of_each_turn),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
