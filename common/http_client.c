@@ -66,6 +66,7 @@ struct http_call {
 	struct deferred fail_later;
 
 	void (*on_done)(struct http_call *call, const struct http_call_result *result, void *arg);
+	void (*on_piece)(struct buf *body, void *arg);
 	void *arg;
 	bool finishing;
 };
@@ -100,6 +101,15 @@ static void client_leave(struct http_client *c)
 
 /* --- easy handles --- */
 
+static int status_of(const struct http_call *call)
+{
+	long status = 0;
+	/* Before that the handle still has the status of another call. */
+	if (call->sent)
+		curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+	return status >= 200 && status <= 999 ? (int)status : 0; /* interim ones do not count */
+}
+
 /* libcurl reads as long as there is something, megabytes in one turn: the rest waits for the next.
  * Not of an encoded body: libcurl would go on decoding what it has, into memory of its own. */
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
@@ -112,7 +122,11 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 		return CURL_WRITEFUNC_PAUSE;
 	}
 	call->turn_bytes += size * n;
-	return buf_append(&call->body, data, size * n) == 0 ? size * n : CURL_WRITEFUNC_ERROR;
+	if (buf_append(&call->body, data, size * n) != 0)
+		return CURL_WRITEFUNC_ERROR;
+	if (call->on_piece && status_of(call) == 200)
+		call->on_piece(&call->body, call->arg);
+	return size * n;
 }
 
 /* One line of a head, interim responses and trailers included: of those only the size counts, since
@@ -215,15 +229,6 @@ static void call_free(struct http_call *call)
 	buf_free(&call->body);
 	buf_free(&call->head);
 	free(call);
-}
-
-static int status_of(const struct http_call *call)
-{
-	long status = 0;
-	/* Before that the handle still has the status of another call. */
-	if (call->sent)
-		curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
-	return status >= 200 && status <= 999 ? (int)status : 0; /* interim ones do not count */
 }
 
 static enum http_call_outcome outcome_of(const struct http_call *call, CURLcode code)
@@ -511,6 +516,7 @@ struct http_call *http_client_call(struct http_client *client,
 	call->client = client;
 	call->body_out = body_out;
 	call->max_sends = options->max_sends;
+	call->on_piece = options->on_piece;
 	call->on_done = on_done;
 	call->arg = arg;
 	call->started_us = loop_now_us(client->loop);

@@ -58,6 +58,9 @@ struct http_call_options {
 	uint32_t connect_timeout_ms; /* 0: timeout_ms alone */
 	uint32_t timeout_ms;         /* the whole call, waiting for a connection included */
 	size_t max_response_bytes;
+	/* NULL: none. Of a 200: more was appended to the body, which this may shorten and
+	 * rewrite; max_response_bytes holds for what it leaves. arg as for on_done. */
+	void (*on_piece)(struct buf *body, void *arg);
 	unsigned max_sends; /* 1: never sent again; 0: as libcurl likes */
 	bool keep_encoding; /* the answer's body as it was sent, whatever its Content-Encoding */
 	bool direct;        /* never through a proxy, whatever the environment says */

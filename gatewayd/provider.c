@@ -92,3 +92,29 @@ void provider_request_copy_free(struct provider_request_copy *copy)
 	free(copy->inputs);
 	*copy = (struct provider_request_copy){0};
 }
+
+void embedding_pack(struct embedding *embedding, float *values, uint32_t dims)
+{
+	size_t len_bytes = dims * sizeof *values;
+	embedding->source = VECTOR_BASE64;
+	embedding->packed = true;
+	embedding->dims = dims;
+	embedding->text = (struct buf){.data = (uint8_t *)values,
+		.len = len_bytes,
+		.capacity = len_bytes,
+		.max_len = len_bytes};
+}
+
+int embedding_text(const struct embedding *embedding, struct buf *scratch, struct span *text)
+{
+	const struct buf *from = &embedding->text;
+	if (embedding->packed) {
+		buf_clear(scratch);
+		if (vector_floats_append_base64(
+			    (const float *)(const void *)from->data, embedding->dims, scratch) < 0)
+			return -1;
+		from = scratch;
+	}
+	*text = (struct span){(const char *)from->data, from->len};
+	return 0;
+}

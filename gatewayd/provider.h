@@ -65,10 +65,16 @@ void provider_request_copy_free(struct provider_request_copy *copy);
 /* One embedding as bought: the text of its form (vector.h), owned. Zeroed is empty. */
 struct embedding {
 	enum vector_source source;
+	bool packed; /* in place of base64: the float32 themselves, three quarters of its size */
 	uint32_t dims;
 	uint64_t tokens; /* what this one cost; 0: the provider tells the sum only */
 	struct buf text;
 };
+/* values[dims], malloc()ed, are the embedding's from now on. */
+void embedding_pack(struct embedding *embedding, float *values, uint32_t dims);
+/* *text is the text of its form: lent by the embedding, or written to scratch when it is packed. 0,
+ * or -1 when out of memory. */
+int embedding_text(const struct embedding *embedding, struct buf *scratch, struct span *text);
 
 /* The body of an embeddings request for it, ending with encoding_format. 0, or -1 with out failed.
  */

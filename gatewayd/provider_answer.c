@@ -1,6 +1,7 @@
 #include "gatewayd/provider_answer.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/json_span.h"
 #include "common/reclaim.h"
@@ -16,6 +17,18 @@ static int broken(struct provider_answer *answer, const char *reason)
 	return -1;
 }
 
+/* In memory of exactly their size. */
+static int pack(
+	struct provider_answer *answer, const struct buf *floats, struct embedding *embedding)
+{
+	float *values = malloc(floats->len);
+	if (!values)
+		return broken(answer, "the gateway is out of memory");
+	memcpy(values, floats->data, floats->len);
+	embedding_pack(embedding, values, embedding->dims);
+	return 0;
+}
+
 /* As base64 when that says all, else the provider's own text. */
 static int take_numbers(
 	struct provider_answer *answer, struct span array, struct embedding *embedding)
@@ -28,6 +41,10 @@ static int take_numbers(
 		rc = broken(answer, "an embedding is not a list of finite numbers");
 		break;
 	case VECTOR_EXACT:
+		if (answer->strings) {
+			rc = pack(answer, &floats, embedding);
+			break;
+		}
 		embedding->source = VECTOR_BASE64;
 		buf_init(&embedding->text, vector_base64_len(embedding->dims));
 		if (vector_floats_append_base64(
@@ -48,6 +65,15 @@ static int take_numbers(
 static int take_base64(
 	struct provider_answer *answer, struct span base64, struct embedding *embedding)
 {
+	float *values = NULL;
+	uint32_t dims;
+	if (answer->strings && base64.len == 0)
+		values = provider_strings_take(
+			answer->strings, (size_t)(base64.data - answer->begin) - 1, &dims);
+	if (values) {
+		embedding_pack(embedding, values, dims);
+		return 0;
+	}
 	if (vector_read_base64(base64, NULL, &embedding->dims) < 0)
 		return broken(answer, "an embedding is not base64 of finite float32 numbers");
 	embedding->source = VECTOR_BASE64;
@@ -166,10 +192,11 @@ static void take_rest(struct provider_answer *answer, const struct json_span_doc
 
 typedef int take_embeddings(struct provider_answer *answer, const struct json_span_doc *doc);
 
-static int parse(struct span body, char *own, size_t n_inputs, struct provider_answer *answer,
-	take_embeddings *take)
+static int parse(struct span body, char *own, struct provider_strings *strings, size_t n_inputs,
+	struct provider_answer *answer, take_embeddings *take)
 {
-	*answer = (struct provider_answer){.n = n_inputs, .begin = body.data, .own = own};
+	*answer = (struct provider_answer){
+		.n = n_inputs, .begin = body.data, .own = own, .strings = strings};
 	buf_init(&answer->model, QUERY_MAX_MODEL_BYTES);
 	struct json_span_limits limits = {
 		.max_depth = 32, .max_nodes = (uint32_t)(n_inputs * 64 + 1024)};
@@ -192,31 +219,34 @@ static int parse(struct span body, char *own, size_t n_inputs, struct provider_a
 
 int provider_answer_parse(struct span body, size_t n_inputs, struct provider_answer *answer)
 {
-	return parse(body, NULL, n_inputs, answer, take_list);
+	return parse(body, NULL, NULL, n_inputs, answer, take_list);
 }
 
 int provider_answer_parse_ollama(struct span body, size_t n_inputs, struct provider_answer *answer)
 {
-	return parse(body, NULL, n_inputs, answer, take_arrays);
+	return parse(body, NULL, NULL, n_inputs, answer, take_arrays);
 }
 
-static int consume(
-	struct buf *body, size_t n_inputs, struct provider_answer *answer, take_embeddings *take)
+static int consume(struct buf *body, struct provider_strings *strings, size_t n_inputs,
+	struct provider_answer *answer, take_embeddings *take)
 {
 	char *data = (char *)body->data;
-	int rc = parse((struct span){data, body->len}, data, n_inputs, answer, take);
+	int rc = parse((struct span){data, body->len}, data, strings, n_inputs, answer, take);
+	provider_strings_free(strings);
 	buf_free(body);
 	return rc;
 }
 
-int provider_answer_take(struct buf *body, size_t n_inputs, struct provider_answer *answer)
+int provider_answer_take(struct buf *body, struct provider_strings *strings, size_t n_inputs,
+	struct provider_answer *answer)
 {
-	return consume(body, n_inputs, answer, take_list);
+	return consume(body, strings, n_inputs, answer, take_list);
 }
 
-int provider_answer_take_ollama(struct buf *body, size_t n_inputs, struct provider_answer *answer)
+int provider_answer_take_ollama(struct buf *body, struct provider_strings *strings, size_t n_inputs,
+	struct provider_answer *answer)
 {
-	return consume(body, n_inputs, answer, take_arrays);
+	return consume(body, strings, n_inputs, answer, take_arrays);
 }
 
 void provider_answer_free(struct provider_answer *answer)

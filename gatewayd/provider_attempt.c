@@ -3,6 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/retry.h"
+
+#define RETRY_AFTER_MAX_MS 3600000
+
 void provider_attempt_report(
 	const struct provider_watch *watch, const struct provider_attempt *attempt)
 {
@@ -146,4 +150,15 @@ void provider_attempt_end(
 	if (result->outcome != HTTP_CALL_OK || result->status >= 400)
 		trace_span_fail(*span, status, result->detail);
 	trace_span_end(span);
+}
+
+int64_t provider_attempt_retry_after_ms(const struct http_call *http, uint64_t now_ms)
+{
+	char text[64];
+	struct span value = http_call_header(http, "retry-after");
+	if (!value.data || value.len >= sizeof text)
+		return -1;
+	memcpy(text, value.data, value.len);
+	text[value.len] = '\0';
+	return retry_after_parse_ms(text, now_ms, RETRY_AFTER_MAX_MS);
 }

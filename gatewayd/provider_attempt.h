@@ -39,6 +39,9 @@ void provider_attempt_end(
 const char *provider_attempt_status(
 	const struct http_call_result *result, char text[PROVIDER_STATUS_BYTES]);
 
+/* What Retry-After asks for, an hour at most; -1: nothing, or not to be understood. */
+int64_t provider_attempt_retry_after_ms(const struct http_call *http, uint64_t now_ms);
+
 /* Where the same may be asked after this. */
 enum provider_next {
 	PROVIDER_NEXT_NONE,

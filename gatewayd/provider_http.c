@@ -22,7 +22,6 @@
 #define ANSWER_BYTES_MAX      (512u << 20)
 #define BACKOFF_BASE_MS       200
 #define BACKOFF_MAX_MS        8000
-#define RETRY_AFTER_MAX_MS    3600000
 /*
  * A credential that has to wait longer than this is told so at once: callers with another one may
  * be waiting for the same texts, and one of them pays instead.
@@ -87,6 +86,7 @@ struct provider_call {
 	uint64_t http_us; /* of the last attempt */
 
 	struct buf answer;
+	struct provider_strings strings; /* of the answer under way */
 	struct provider_answer parsed;
 	int parse_error;
 };
@@ -103,6 +103,7 @@ static void call_free(struct provider_call *call)
 	free(call->query);
 	reclaim_buf(call->maker->loop, &call->answer);
 	provider_answer_free(&call->parsed);
+	provider_strings_free(&call->strings);
 	free(call);
 }
 
@@ -143,7 +144,7 @@ static void parse(struct job *job)
 {
 	struct provider_call *call = (struct provider_call *)job;
 	call->parse_error = call->maker->dialect->take(
-		&call->answer, call->n_inputs, &call->parsed);
+		&call->answer, &call->strings, call->n_inputs, &call->parsed);
 }
 
 static bool fail_over(struct provider_call *call);
@@ -257,6 +258,12 @@ static void count_sends(struct provider_call *call, const struct http_call *http
 	call->maker->retries += sends - 1;
 }
 
+static void on_piece(struct buf *body, void *arg)
+{
+	struct provider_call *call = arg;
+	provider_strings_read(&call->strings, body);
+}
+
 static void call_target(struct provider_call *call, struct provider_target *target, uint64_t now_us)
 {
 	struct http_provider *maker = call->maker;
@@ -279,7 +286,10 @@ static void call_target(struct provider_call *call, struct provider_target *targ
 		.timeout_ms = (uint32_t)timeout_ms,
 		.max_response_bytes = max_answer < ANSWER_BYTES_MAX ? max_answer : ANSWER_BYTES_MAX,
 		.max_sends = sends_left(call),
+		.on_piece = call->n_inputs ? on_piece : NULL,
 	};
+	provider_strings_free(&call->strings);
+	provider_strings_init(&call->strings, call->n_inputs);
 	call->state = CALL_CALLING;
 	if (call->tries++)
 		maker->retries++;
@@ -306,17 +316,6 @@ static bool fail_over(struct provider_call *call)
 	if (next)
 		call_target(call, next, now_us);
 	return next != NULL;
-}
-
-static int64_t read_retry_after(const struct provider_call *call, const struct http_call *http)
-{
-	char text[64];
-	struct span value = http_call_header(http, "retry-after");
-	if (!value.data || value.len >= sizeof text)
-		return -1;
-	memcpy(text, value.data, value.len);
-	text[value.len] = '\0';
-	return retry_after_parse_ms(text, loop_wall_ms(call->maker->loop), RETRY_AFTER_MAX_MS);
 }
 
 /* What is said of a resource that can be asked for again: an answer like any other. */
@@ -359,7 +358,7 @@ static void on_http_done(struct http_call *http, const struct http_call_result *
 		call->sent = true;
 	count_sends(call, http);
 	tell_breaker(call, result);
-	int64_t retry_after_ms = read_retry_after(call, http);
+	int64_t retry_after_ms = provider_attempt_retry_after_ms(http, loop_wall_ms(maker->loop));
 	call->http = NULL;
 	call->http_us = result->duration_us;
 	provider_attempt_end(&call->span, result, provider_attempt_status(result, status));

@@ -167,10 +167,12 @@ static int embed_input(struct provider_call *call, size_t index, float *floats)
 	}
 	buf_free(&text);
 
-	embedding->source = VECTOR_BASE64;
-	embedding->dims = (uint32_t)call->dimensions;
-	buf_init(&embedding->text, vector_base64_len(embedding->dims));
-	return vector_floats_append_base64(floats, embedding->dims, &embedding->text);
+	float *values = malloc(call->dimensions * sizeof *values);
+	if (!values)
+		return -1;
+	memcpy(values, floats, call->dimensions * sizeof *values);
+	embedding_pack(embedding, values, (uint32_t)call->dimensions);
+	return 0;
 
 fail:
 	buf_free(&text);

@@ -40,6 +40,7 @@ struct purchase {
 
 	/* What was bought, while it is handed out: LOOP_SLICE_US a turn. */
 	struct embedding *bought;
+	struct buf scratch; /* the text of one */
 	uint64_t *tokens;
 	char *served_model;
 	size_t handed;
@@ -58,6 +59,7 @@ static void purchase_free(struct purchase *purchase)
 	for (size_t i = 0; purchase->bought && i < purchase->n; i++)
 		buf_free(&purchase->bought[i].text);
 	free(purchase->bought);
+	buf_free(&purchase->scratch);
 	free(purchase->tokens);
 	free(purchase->served_model);
 	free(purchase->model);
@@ -89,7 +91,9 @@ static struct cache_object *keep(struct purchase *purchase, size_t index, uint64
 	const struct embedding *embedding = &purchase->bought[index];
 	uint64_t tokens = purchase->tokens[index];
 	const struct purchase_parts *parts = &purchase->parts;
-	struct span text = {(char *)embedding->text.data, embedding->text.len};
+	struct span text;
+	if (embedding_text(embedding, &purchase->scratch, &text) < 0)
+		return NULL;
 	struct cache_object_info info = {
 		.kind = CACHE_ELEMENT,
 		.key = purchase->items[index].key,
@@ -392,6 +396,7 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 	struct span *inputs = calloc(n, sizeof *inputs);
 	purchase->parts = *parts;
 	deferred_init(&purchase->later, hand_out_in_turns, purchase);
+	buf_init(&purchase->scratch, vector_base64_len(VECTOR_MAX_DIMS));
 	purchase->events = *events;
 	purchase->began_us = loop_now_us(parts->loop);
 	purchase->n = n;

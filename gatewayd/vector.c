@@ -1,6 +1,7 @@
 #include "gatewayd/vector.h"
 
 #include <endian.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/number_text.h"
@@ -177,6 +178,20 @@ int vector_read_base64(struct span base64, struct buf *floats, uint32_t *dims)
 		}
 	}
 	return 0;
+}
+
+float *vector_base64_floats(struct span base64, uint32_t *dims)
+{
+	size_t n_bytes;
+	if (!base64_dims(base64, dims))
+		return NULL;
+	float *values = malloc(base64.len / 4 * 3);
+	if (values && (vector_base64_decode(base64, values, &n_bytes) < 0 ||
+			      n_bytes != *dims * sizeof *values || !all_finite(values, *dims))) {
+		free(values);
+		values = NULL;
+	}
+	return values;
 }
 
 /* ---- Number text ---- */

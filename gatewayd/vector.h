@@ -52,6 +52,9 @@ int vector_base64_decode(struct span text, void *out, size_t *len_bytes);
  * in this machine's order; -1 with floats failed when its ceiling or memory ends.
  */
 int vector_read_base64(struct span base64, struct buf *floats, uint32_t *dims);
+/* The same in memory of exactly their size, for free(). NULL when it is not such a string, or when
+ * memory is out. */
+float *vector_base64_floats(struct span base64, uint32_t *dims);
 
 enum vector_exactness {
 	VECTOR_BAD = -1,    /* not an array of finite numbers, or out of bounds */
