@@ -20,8 +20,9 @@ static bool make_room(struct provider_strings *strings)
 	size_t capacity = strings->capacity ? strings->capacity * 2 : 64;
 	if (capacity > strings->max)
 		capacity = strings->max;
-	struct provider_string *list =
-		strings->n < capacity ? realloc(strings->list, capacity * sizeof *list) : NULL;
+	struct provider_string *list = strings->n < capacity
+					       ? realloc(strings->list, capacity * sizeof *list)
+					       : NULL;
 	if (!list)
 		return false;
 	strings->list = list;

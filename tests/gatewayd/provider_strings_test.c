@@ -66,14 +66,12 @@ static void assert_same(const struct buf *whole, size_t n_inputs)
 		for (size_t i = 0; rc == 0 && i < n_inputs; i++) {
 			struct buf scratch = BUF_INIT(1 << 20);
 			struct span text;
-			assert_int_equal(
-				embedding_text(&answer.embeddings[i], &scratch, &text), 0);
+			assert_int_equal(embedding_text(&answer.embeddings[i], &scratch, &text), 0);
 			assert_int_equal(answer.embeddings[i].dims, expected.embeddings[i].dims);
 			assert_int_equal(
 				answer.embeddings[i].source, expected.embeddings[i].source);
 			assert_int_equal(text.len, expected.embeddings[i].text.len);
-			assert_memory_equal(
-				text.data, expected.embeddings[i].text.data, text.len);
+			assert_memory_equal(text.data, expected.embeddings[i].text.data, text.len);
 			buf_free(&scratch);
 		}
 		provider_answer_free(&answer);
@@ -108,8 +106,8 @@ static void short_ones_and_numbers_too(void **state)
 	buf_free(&whole);
 }
 
-/* Vectors where none belong: as a key, in a field that is not read, more than there are inputs, twice
- * for an index; and bodies that end too soon. */
+/* Vectors where none belong: as a key, in a field that is not read, more than there are inputs,
+ * twice for an index; and bodies that end too soon. */
 static void what_is_not_expected_is_treated_alike(void **state)
 {
 	(void)state;
