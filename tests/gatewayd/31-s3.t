@@ -169,9 +169,20 @@ subtest 'temporary credentials' => sub {
 		S3_BUCKET => 'one', STORE_DEADLINE => '20s');
 	my $pid = fork // die "fork: $!";
 	if (!$pid) { ask($d, 'signed'); POSIX::_exit(0) }
-	my $client = $listener->accept;
-	my $head = '';
-	while ($head !~ /\r\n\r\n/) { sysread $client, $head, 4096, length $head or last }
+	my $client;
+	my $next = sub {
+		$client = $listener->accept;
+		my $head = '';
+		while ($head !~ /\r\n\r\n/) { sysread $client, $head, 4096, length $head or last }
+		return $head;
+	};
+	# Nothing is looked up before it is known what was purged.
+	my $head = $next->();
+	like $head, qr{^GET /one\?list-type=2&max-keys=\d+&prefix=purges%2F HTTP/1\.1\r\n}, 'purges first';
+	my $none = '<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>0</KeyCount></ListBucketResult>';
+	print $client "HTTP/1.1 200 OK\r\nContent-Length: @{[ length $none ]}\r\nConnection: close\r\n\r\n$none";
+	close $client;
+	$head = $next->();
 	like $head, qr{^GET /one/embeddings/[0-9a-f]{64}\.json\.gz HTTP/1\.1\r\n}, 'path-style';
 	like $head, qr{^x-amz-security-token: tok/en\+1=\r$}mi, 'the token is sent';
 	like $head, qr{^Authorization: AWS4-HMAC-SHA256 Credential=testkey/\d{8}/eu-west-7/s3/aws4_request, ?SignedHeaders=[^,]*x-amz-security-token}mi,

@@ -47,9 +47,10 @@ subtest 'a wrong secret' => sub {
 	is ask($d, 'denied 1')->{headers}{'x-cache'}, 'HIT', 'memory works';
 	wait_for { 5 <= puts($d, 'failed') } 'five refused puts';
 	my @errors = grep { /"severitytext":"ERROR"/ } split /\n/, $d->log;
-	is scalar @errors, 2, 'one line for reading, one for writing, whatever the number';
-	like $errors[0], qr/cannot be read.*bucket one: status 403 SignatureDoesNotMatch: check AWS_SECRET_ACCESS_KEY/, 'that says what to do';
-	like $errors[1], qr/cannot be written.*SignatureDoesNotMatch/, 'both';
+	is scalar @errors, 3, 'one line for purges, one for reading, one for writing, whatever the number' or diag @errors;
+	like $errors[0], qr/purges.*SignatureDoesNotMatch/, 'purges';
+	like $errors[1], qr/the store cannot be read.*bucket one: status 403 SignatureDoesNotMatch: check AWS_SECRET_ACCESS_KEY/, 'reading, with what to do';
+	like $errors[2], qr/the store cannot be written.*SignatureDoesNotMatch/, 'and writing';
 	unlike $d->log, qr/wrong-secret/, 'and never the secret';
 	cmp_ok metric($d, 'gatewayd_store_denied_total{store="s3"}'), '>=', 10, 'and a metric counts';
 	is objects('one'), 0, 'nothing was stored';
