@@ -2,6 +2,7 @@
 #include "gatewayd/flight_private.h"
 
 #include "common/log.h"
+#include "gatewayd/query.h"
 #include "gatewayd/surrogate_keys.h"
 
 #define TRACED_LOOK_UPS 16 /* of one request */
@@ -100,6 +101,8 @@ static void on_looked_up(enum store_result result, struct stored_object *stored,
 		object = flight_legacy_single(flights, flight, stored);
 	if (!object) {
 		flights->counters.store_misses++;
+		if (result == STORE_MISS_BOTH && flight->asks_about_legacy)
+			payer->legacy_done = true;
 		missing(flight, payer);
 		flight_look_start(flights);
 		return;
@@ -165,9 +168,16 @@ void flight_look_start(struct flights *flights)
 		buyer->has_turn = false;
 		update_turn(buyer, flights);
 		struct trace trace;
-		bool has_trace = look_up_trace(buyer, &trace);
-		flight->get = store_get_start_traced(flights->parts.store, &flight->key,
-			has_trace ? &trace : NULL, on_looked_up, flight);
+		struct store_look look = {.trace = look_up_trace(buyer, &trace) ? &trace : NULL};
+		/* Of several the last one would have to ask. */
+		flight->asks_about_legacy = buyer->n_tickets == 1 &&
+					    flight_legacy_possible(flights, buyer);
+		if (flight->asks_about_legacy) {
+			look.legacy_key = &buyer->query->legacy_key;
+			look.layout = flights->options.legacy_layout;
+		}
+		flight->get = store_get_start_with(
+			flights->parts.store, &flight->key, &look, on_looked_up, flight);
 		if (!flight->get)
 			missing(flight, buyer);
 	}
@@ -197,6 +207,7 @@ void flight_look_hand_over(struct flight *flight, struct buyer *next)
 		flight->payer->looking--;
 		update_turn(flight->payer, flights);
 		flight->payer = next;
+		flight->asks_about_legacy = false;
 		next->looking_now++;
 		next->looking++;
 		update_turn(next, flights);

@@ -27,7 +27,8 @@ struct flight {
 	struct ticket_list tickets;
 	struct buyer *payer; /* NULL: left, its purchase goes on */
 	struct store_get *get;
-	uint64_t since; /* the purge clock when this was asked for */
+	bool asks_about_legacy; /* get does, for the payer's body */
+	uint64_t since;         /* the purge clock when this was asked for */
 	uint64_t give_up_us;
 	struct purchase *purchase;
 	int owner;                /* PEERS_SELF, or the instance to ask */

@@ -277,6 +277,27 @@ static void fail_for_memory(struct provider_call *call)
 	fail(call, &result);
 }
 
+/* The parts are answers to one request: their vectors must be of one length. */
+static bool has_length_of_others(
+	const struct provider_call *call, const struct provider_result *result)
+{
+	for (size_t i = 0; i < call->copy.request.n_inputs; i++)
+		if (call->embeddings[i].dims)
+			return call->embeddings[i].dims == result->embeddings[0].dims;
+	return true;
+}
+
+static void fail_for_lengths(struct provider_call *call)
+{
+	struct provider_result result = {
+		.outcome = PROVIDER_BROKEN,
+		.status = 502,
+		.retry_after_ms = -1,
+		.detail = "the embeddings have different lengths",
+	};
+	fail(call, &result);
+}
+
 /* Vectors of a part, with what each of them cost. */
 static int take_part(
 	struct provider_call *call, struct range range, const struct provider_result *result)
@@ -362,7 +383,9 @@ static void on_part_done(const struct provider_result *result, void *arg)
 			call_free(call);
 			return;
 		}
-		if (take_part(call, range, result) < 0)
+		if (!has_length_of_others(call, result))
+			fail_for_lengths(call);
+		else if (take_part(call, range, result) < 0)
 			fail_for_memory(call);
 	} else if (n > 1 && !call->failed && provider_refused_for_size(result)) {
 		const struct trace_context *context = call->copy.request.trace;

@@ -6,6 +6,7 @@
 
 #include "common/gzip.h"
 #include "common/http_accept.h"
+#include "common/log.h"
 #include "common/loop.h"
 #include "common/workers.h"
 #include "gatewayd/cache.h"
@@ -172,6 +173,26 @@ bool response_cache_answer(
 	return true;
 }
 
+/*
+ * The provider changed the length between two calls, with `dimensions` that it ignores: each
+ * element is what it gave for that text, but together they are no answer to be kept.
+ */
+static bool have_one_length(const struct exchange *exchange, const struct response_facts *facts)
+{
+	const struct cache_object_info *first = cache_object_info(facts->elements[0]);
+	for (size_t i = 1; i < facts->n_elements; i++) {
+		uint32_t dims = cache_object_info(facts->elements[i])->dims;
+		if (dims == first->dims)
+			continue;
+		log_fields(LOG_LEVEL_WARN, EXCHANGE_TRACE_TEXT(exchange),
+			"an answer has embeddings of different lengths",
+			LOG_SPAN("model", first->model), LOG_INT("length", first->dims),
+			LOG_INT("other_length", dims));
+		return false;
+	}
+	return true;
+}
+
 struct cache_object *response_cache_put(struct gateway *gateway, const struct exchange *exchange,
 	const struct response_facts *facts, struct span body)
 {
@@ -191,6 +212,8 @@ struct cache_object *response_cache_put(struct gateway *gateway, const struct ex
 		keys[tagging.n++] = cache_tag_key_of_digest(
 			CACHE_TAG_ELEMENT, &cache_object_info(element)->key);
 	}
+	if (!have_one_length(exchange, facts))
+		return NULL;
 	uint64_t now_ms = loop_wall_ms(gateway->loop);
 	struct cache_object_info info = {
 		.kind = CACHE_RESPONSE,

@@ -227,14 +227,19 @@ struct store_get *store_get_start(struct store *store, const struct digest *key,
 	return begin_get(new_get(store, key, done, arg));
 }
 
-struct store_get *store_get_start_traced(struct store *store, const struct digest *key,
-	const struct trace *trace,
+struct store_get *store_get_start_with(struct store *store, const struct digest *key,
+	const struct store_look *look,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg)
 {
 	struct store_get *get = new_get(store, key, done, arg);
-	if (get && trace) {
-		get->trace = *trace;
+	if (get && look->trace) {
+		get->trace = *look->trace;
 		get->has_trace = true;
+	}
+	if (get && look->legacy_key) {
+		get->asks_about = true;
+		get->legacy_key = *look->legacy_key;
+		get->layout = look->layout;
 	}
 	return begin_get(get);
 }
@@ -297,6 +302,10 @@ static void count_get(struct store *store, const struct store_get *get)
 		break;
 	case STORE_LEGACY:
 		stats->legacy_hits++;
+		break;
+	case STORE_MISS_BOTH:
+		stats->misses++;
+		stats->legacy_misses++;
 		break;
 	case STORE_MISS:
 		if (get->legacy && !get->corrupt)

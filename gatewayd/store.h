@@ -39,11 +39,12 @@ enum store_layout {
 };
 
 enum store_result {
-	STORE_FOUND,  /* object is set */
-	STORE_LEGACY, /* object->json is set, and fields.stored_ms, by the store's own time: a
-			 legacy object under this key */
-	STORE_MISS,   /* also what is newer or larger than we read, and the corrupt (counted) */
-	STORE_ERROR,  /* the store could not tell: I/O error, too busy; to be treated as a miss */
+	STORE_FOUND,     /* object is set */
+	STORE_LEGACY,    /* object->json is set, and fields.stored_ms, by the store's own time: a
+			    legacy object under this key */
+	STORE_MISS,      /* also what is newer or larger than we read, and the corrupt (counted) */
+	STORE_MISS_BOTH, /* nor is the legacy object there that was asked about; see below */
+	STORE_ERROR, /* the store could not tell: I/O error, too busy; to be treated as a miss */
 };
 
 /* Never decrease. Read them at any time on the loop thread. */
@@ -69,9 +70,21 @@ struct store_stats {
  */
 struct store_get *store_get_start(struct store *store, const struct digest *key,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg);
-/* Same; trace (copied; NULL: none) is of the request that looks, for a span of the look-up. */
-struct store_get *store_get_start_traced(struct store *store, const struct digest *key,
-	const struct trace *trace,
+
+struct store_look {
+	const struct trace *trace; /* of the request that looks, for a span; NULL: none */
+	/*
+	 * If the element is missing: is there a legacy object by this hash of a whole body? NULL:
+	 * nobody asks. A store that can tell in passing says STORE_MISS_BOTH when there is none;
+	 * after STORE_MISS look for it.
+	 */
+	const struct digest *legacy_key;
+	enum store_layout layout;
+};
+
+/* Same; what look points to is copied. */
+struct store_get *store_get_start_with(struct store *store, const struct digest *key,
+	const struct store_look *look,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg);
 /* Same, for a legacy object alone: by the hash of a whole body. */
 struct store_get *store_get_legacy_start(struct store *store, enum store_layout layout,

@@ -21,7 +21,9 @@ struct store_get {
 	bool cancelled;
 	bool parked; /* until the epochs are known */
 	struct deferred parked_end;
-	bool legacy; /* by the hash of a whole body */
+	bool legacy;     /* by the hash of a whole body */
+	bool asks_about; /* a legacy object by that hash, if the element is missing */
+	struct digest legacy_key;
 	enum store_layout layout;
 	uint64_t began_us;
 	bool has_trace;

@@ -214,6 +214,16 @@ static struct dir_get *get_of(struct job *job)
 	return (struct dir_get *)((char *)job - offsetof(struct dir_get, job));
 }
 
+/* The second look of one job: a job of its own would cost more than all the rest of a miss. */
+static bool legacy_is_missing(const struct store_dir *dir, const struct store_get *get)
+{
+	char name[STORE_NAME_BYTES], path[PATH_MAX];
+	struct stat st;
+	store_legacy_name(get->layout, &get->legacy_key, name);
+	return path_below(dir, name, path) == 0 && lstat(path, &st) < 0 &&
+	       (errno == ENOENT || errno == ENOTDIR);
+}
+
 static void get_work(struct job *job)
 {
 	struct store_get *get = &get_of(job)->get;
@@ -227,7 +237,8 @@ static void get_work(struct job *job)
 	/* O_NONBLOCK: whatever lies there, opening it does not hang. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR)) {
-		get->result = STORE_MISS;
+		get->result = get->asks_about && legacy_is_missing(dir, get) ? STORE_MISS_BOTH
+									     : STORE_MISS;
 	} else if (fd < 0) {
 		fail_get(get, errno);
 	} else {

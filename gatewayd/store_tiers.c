@@ -31,10 +31,10 @@ static int ask(struct tiers_get *tg)
 {
 	struct store_tiers *tiers = tiers_of(tg->get.store);
 	struct store *store = tg->in_far ? tiers->far : tiers->near;
+	struct store_look look = {.trace = tg->get.has_trace ? &tg->get.trace : NULL};
 	tg->child = tg->get.legacy ? store_get_legacy_start(
 					     store, tg->get.layout, &tg->get.key, on_got, tg)
-				   : store_get_start_traced(store, &tg->get.key,
-					     tg->get.has_trace ? &tg->get.trace : NULL, on_got, tg);
+				   : store_get_start_with(store, &tg->get.key, &look, on_got, tg);
 	return tg->child ? 0 : -1;
 }
 

@@ -28,6 +28,7 @@ static const char *result_name(const struct store_get *get)
 	static const char *const names[] = {[STORE_FOUND] = "hit",
 		[STORE_LEGACY] = "legacy",
 		[STORE_MISS] = "miss",
+		[STORE_MISS_BOTH] = "miss",
 		[STORE_ERROR] = "error"};
 	return get->corrupt ? "corrupt" : names[get->result];
 }

@@ -132,6 +132,39 @@ subtest 'one part fails' => sub {
 	is metric('openai_tokens_used_total{model="fake-parts",type="prompt"}'), 40 * 3 + 1, 'and counted';
 };
 
+# `dimensions` are asked for in each of these requests: 4.
+sub lengths { my ($r) = @_; return join ' ', map { scalar @{ $_->{embedding} } } @{ $r->{json}{data} } }
+
+subtest 'a provider that ignores dimensions' => sub {
+	$openai->reset;
+	$openai->mode(dimensions => 6);
+	my $texts = texts(3, 1, 1);
+	is lengths(ask($texts, 'fake-ignores')), '6 6 6', 'its vectors are passed on';
+	my $again = ask($texts, 'fake-ignores');
+	is $again->{headers}{'x-cache'}, 'HIT', 'and kept';
+	is lengths($again), '6 6 6', 'as they were';
+	$openai->mode;
+	my $mixed = [ $texts->[0], @{ texts(1, 1, 1) } ];
+	my $warnings = sub { scalar grep { $_->{body} =~ /embeddings of different lengths/ } $d->log_lines };
+	is lengths(ask($mixed, 'fake-ignores')), '6 4', 'it changes its mind: each as it gave it';
+	is lengths(ask($mixed, 'fake-ignores')), '6 4', 'and again';
+	is $warnings->(), 2, 'with a warning each time, so it was not kept as a whole';
+	is $openai->calls, 2, 'nothing is bought twice';
+};
+
+subtest 'a provider that changes its mind between two parts' => sub {
+	$openai->reset;
+	my $texts = texts(40, 1, 20_000);
+	$texts->[-1] .= ' longer';
+	$openai->mode(dimensions => 6, match => 'longer');
+	my $r = ask($texts, 'fake-uneven');
+	is $r->{status}, 502, 'the request fails';
+	is $r->{json}{error}{code}, 'provider_broken_answer', 'for what the provider did';
+	like $r->{json}{error}{message}, qr/different lengths/, 'and says so';
+	$openai->mode;
+	is ask($texts, 'fake-uneven')->{status}, 200, 'then it is served';
+};
+
 subtest 'not every 400 is about size' => sub {
 	$openai->reset;
 	is ask(texts(10, 1, 1), 'unknown-model')->{status}, 404, 'no such model';

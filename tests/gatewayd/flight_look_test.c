@@ -391,6 +391,41 @@ static bool all_is_stored(void)
 	return requests[0].stored == requests[0].query.n;
 }
 
+static void what_one_look_told_is_not_looked_for_again(void **state)
+{
+	(void)state;
+	struct request *request = enter_body(0, "{\"model\":\"m\",\"input\":[\"k\"]}");
+	assert_true(gets[0]->asks_about);
+	assert_true(digest_equal(&gets[0]->legacy_key, &request->query.legacy_key));
+	answer(0, STORE_MISS_BOTH);
+	wait_until(something_was_bought);
+	assert_int_equal(n_gets, 1);
+
+	n_calls = 0;
+	enter_body(1, "{\"model\":\"m\",\"input\":[\"l\"]}");
+	answer(1, STORE_MISS); /* it does not tell */
+	assert_int_equal(n_legacy, 1);
+	answer(2, STORE_MISS);
+	wait_until(something_was_bought);
+	assert_int_equal(n_inputs, 2);
+
+	enter_body(2, "{\"model\":\"m\",\"input\":[\"n\",\"o\"]}");
+	assert_false(gets[3]->asks_about || gets[4]->asks_about);
+}
+
+/* Another request's body has another hash. */
+static void what_one_look_told_is_of_one_request(void **state)
+{
+	(void)state;
+	enter_body(0, "{\"model\":\"m\",\"input\":[\"p\"]}");
+	enter_body(1, "{\"model\":\"m\",\"input\":\"p\",\"user\":\"u\"}");
+	assert_int_equal(n_gets, 1);
+	flights_leave(flights, &requests[0].buyer);
+	answer(0, STORE_MISS_BOTH);
+	assert_int_equal(n_gets, 2);
+	assert_int_equal(n_legacy, 1);
+}
+
 static void a_legacy_answer_is_taken_apart(void **state)
 {
 	(void)state;
@@ -471,6 +506,8 @@ int main(void)
 		TEST(a_slow_store_is_given_up_by_the_request),
 		TEST(who_joins_keeps_its_own_deadline),
 		TEST(who_leaves_hands_its_look_ups_over),
+		TEST(what_one_look_told_is_not_looked_for_again),
+		TEST(what_one_look_told_is_of_one_request),
 		TEST(a_legacy_answer_is_taken_apart),
 		TEST(a_legacy_answer_that_does_not_fit_is_no_use),
 		TEST(a_legacy_look_up_ends_with_its_request),

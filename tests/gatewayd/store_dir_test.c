@@ -312,11 +312,52 @@ static void a_store_may_be_freed_by_its_callback(void **state)
 	wait_until(f, threads_are_idle);
 }
 
+static void on_result(enum store_result result, struct stored_object *object, void *arg)
+{
+	struct answer *a = arg;
+	(void)object;
+	a->result = result;
+	loop_stop(a->f->loop);
+}
+
+static enum store_result get_and_ask(struct fixture *f, unsigned id, unsigned legacy_id)
+{
+	struct answer a = {.f = f};
+	struct digest key = key_of(id), legacy_key = key_of(legacy_id);
+	struct store_look look = {.legacy_key = &legacy_key, .layout = STORE_LAYOUT_HASHED};
+	assert_non_null(store_get_start_with(f->store, &key, &look, on_result, &a));
+	loop_run(f->loop);
+	return a.result;
+}
+
+static void a_miss_tells_of_the_legacy_object_too(void **state)
+{
+	struct fixture *f = *state;
+	char name[STORE_NAME_BYTES], path[PATH_MAX];
+	struct digest legacy_key = key_of(2);
+	f->store = open_store(f, "", 0);
+	assert_int_equal(get_and_ask(f, 1, 2), STORE_MISS_BOTH);
+	assert_int_equal(store_stats(f->store)->misses, 1);
+	assert_int_equal(store_stats(f->store)->legacy_misses, 1);
+	store_legacy_name(STORE_LAYOUT_HASHED, &legacy_key, name);
+	snprintf(path, sizeof path, "%s/%.4s", f->dir, name);
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_int_equal(get_and_ask(f, 1, 2), STORE_MISS_BOTH);
+	snprintf(path, sizeof path, "%s/%s", f->dir, name);
+	write_file(path, "{}", 2);
+	assert_int_equal(get_and_ask(f, 1, 2), STORE_MISS);
+	assert_int_equal(store_stats(f->store)->legacy_misses, 2);
+	assert_true(put(f->store, 1, 8));
+	wait_until(f, puts_are_over);
+	assert_int_equal(get_and_ask(f, 1, 3), STORE_FOUND);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_are_what_is_written_everywhere),
 		TEST(what_is_put_is_found_also_after_a_restart),
+		TEST(a_miss_tells_of_the_legacy_object_too),
 		TEST(mock_and_real_never_meet),
 		TEST(a_later_put_replaces),
 		TEST(synced_puts_are_stored_too),
