@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/utf8.h"
+#include "exportermerger/name_escape.h"
 #include "exportermerger/sample_number.h"
 
 static const char no_memory[] = "out of memory";
@@ -478,6 +479,41 @@ const char *line_parse(enum page_format format, struct span bytes, struct line *
 	if (!reason && line->kind != LINE_NOTHING && !utf8_valid(bytes))
 		return "not UTF-8";
 	return reason;
+}
+
+static bool may_be_escaped(struct span name)
+{
+	return name.len > 3 && name.data[0] == 'U' && name.data[1] == '_' && name.data[2] == '_';
+}
+
+static bool unescape_name(struct span *name, bool is_label, struct buf *names)
+{
+	size_t start = names->len;
+	if (!may_be_escaped(*name) || !name_unescape(*name, is_label, names))
+		return false;
+	*name = (struct span){(const char *)names->data + start, names->len - start};
+	return true;
+}
+
+const char *line_unescape_names(struct line *line, struct buf *names)
+{
+	bool has_labels = line->kind == LINE_SAMPLE, moved = false;
+	size_t n = has_labels ? line->labels.count : 0, bytes = 0;
+	for (size_t i = 0; i < n; i++)
+		if (may_be_escaped(line->labels.items[i].name))
+			bytes += line->labels.items[i].name.len;
+	if (may_be_escaped(line->name))
+		bytes += line->name.len;
+	if (bytes == 0)
+		return NULL;
+	buf_clear(names);
+	/* All at once: spans of it must not move. */
+	if (!buf_reserve(names, bytes))
+		return no_memory;
+	unescape_name(&line->name, false, names);
+	for (size_t i = 0; i < n; i++)
+		moved |= unescape_name(&line->labels.items[i].name, true, names);
+	return buf_failed(names) ? no_memory : moved ? sort_labels(&line->labels) : NULL;
 }
 
 void line_free(struct line *line)

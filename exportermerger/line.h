@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "common/buf.h"
 #include "common/span.h"
 
 enum page_format { PAGE_TEXT, PAGE_OPENMETRICS };
@@ -59,6 +60,10 @@ void line_free(struct line *line);
 
 /* Read one line, without its newline. NULL, or the reason why it is refused (a static string). */
 const char *line_parse(enum page_format format, struct span bytes, struct line *line);
+
+/* Names of the family and of labels that are U__ names (name_escape.h) become what they stand for;
+ * these stand in names from then on. NULL, or the reason why the line is refused. */
+const char *line_unescape_names(struct line *line, struct buf *names);
 
 /* A name as both formats had it before quotes: [a-zA-Z_:][a-zA-Z0-9_:]*, in labels without colon.
  */

@@ -23,6 +23,9 @@
  * exported_<name> (again until it is free) | | no newline at the end | the last line is left out:
  * it may be half a line | | lines after # EOF | are left out |
  *
+ * A U__ name (name_escape.h) is the name that it stands for, wherever it comes from: else both
+ * would meet on a page for a reader that takes no other.
+ *
  * Everything else that is against the format refuses the page with a line number: malformed lines,
  * an unknown type, in OpenMetrics samples that do not fit their family's type, broken histograms,
  * no # EOF.

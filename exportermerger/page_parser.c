@@ -9,6 +9,7 @@ struct page_parser {
 	struct page_builder *builder;
 	struct line line;
 	struct buf partial; /* a line whose end has not come */
+	struct buf names;   /* of the line's U__ names */
 	uint64_t number;    /* of the line that is read */
 	bool ended;         /* # EOF was read */
 	bool went_on;       /* and then more */
@@ -21,6 +22,7 @@ struct page_parser *page_parser_new(void)
 	if (!parser)
 		return NULL;
 	buf_init(&parser->partial, LINE_MAX_BYTES);
+	buf_init(&parser->names, LINE_MAX_BYTES);
 	parser->builder = page_builder_new();
 	if (!parser->builder)
 		page_parser_free(&parser);
@@ -46,6 +48,7 @@ void page_parser_free(struct page_parser **parser)
 	page_builder_free(&p->builder);
 	line_free(&p->line);
 	buf_free(&p->partial);
+	buf_free(&p->names);
 	free(p);
 	*parser = NULL;
 }
@@ -73,6 +76,8 @@ static int read_line(struct page_parser *p, struct span bytes)
 		return 0;
 	}
 	const char *reason = line_parse(p->options->format, bytes, &p->line);
+	if (!reason)
+		reason = line_unescape_names(&p->line, &p->names);
 	if (reason)
 		return refuse(p, reason);
 	if (p->line.kind == LINE_EOF)

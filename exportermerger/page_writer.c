@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "common/utf8.h"
+#include "exportermerger/name_escape.h"
 #include "exportermerger/sample_number.h"
 
 #define MAX_HEAD_BYTES (8u << 20) /* a name of 1 MiB grows fourfold when it is escaped */
@@ -55,24 +55,6 @@ void page_writer_free(struct page_writer **writer)
 
 /* ---- names ---- */
 
-void page_writer_escape_name(struct span name, bool is_label, struct buf *out)
-{
-	buf_append(out, "U__", 3);
-	for (size_t i = 0; i < name.len;) {
-		uint32_t c;
-		size_t n = utf8_decode(name.data + i, name.len - i, &c);
-		struct span one = {name.data + i, n ? n : 1};
-		if (*one.data == '_')
-			buf_append(out, "__", 2);
-		else if (line_name_is_plain(one, is_label) ||
-			 (i && *one.data >= '0' && *one.data <= '9'))
-			buf_append(out, one.data, one.len);
-		else
-			buf_printf(out, "_%x_", n ? (unsigned)c : (unsigned)(uint8_t)*one.data);
-		i += one.len;
-	}
-}
-
 static void append_name(
 	const struct page_writer *w, struct span name, bool is_label, struct buf *out)
 {
@@ -83,7 +65,7 @@ static void append_name(
 		buf_append(out, name.data, name.len);
 		buf_append_char(out, '"');
 	} else {
-		page_writer_escape_name(name, is_label, out);
+		name_escape(name, is_label, out);
 	}
 }
 
@@ -96,8 +78,8 @@ static struct span escape_label_names(struct page_writer *w, struct span labels)
 		const char *start = at;
 		if (*at == '"') {
 			at = memchr(at + 1, '"', (size_t)(end - at - 1));
-			page_writer_escape_name((struct span){start + 1, (size_t)(at - start - 1)},
-				true, &w->labels);
+			name_escape((struct span){start + 1, (size_t)(at - start - 1)}, true,
+				&w->labels);
 			start = ++at;
 		}
 		at = memchr(at, '"', (size_t)(end - at)); /* the value's */

@@ -6,9 +6,8 @@
  * line begins with its page's merger_url, then come its own labels by name, then le or quantile;
  * the merger's own samples, which may have that label themselves, have it among the others.
  *
- * Names that are not plain ([a-zA-Z_:][a-zA-Z0-9_:]*) are written in quotes for readers that take
- * them (escaping=allow-utf-8), else as U__ names: _ is doubled, every other character is its code
- * point in hexadecimal between two _, so that no two names become one.
+ * Names that are not plain are written in quotes for readers that take them
+ * (escaping=allow-utf-8), else as U__ names (name_escape.h).
  */
 #include "common/buf.h"
 #include "exportermerger/plan.h"
@@ -20,8 +19,5 @@ struct page_writer *page_writer_new(const struct plan *plan, bool allow_utf8);
  * -1: out of memory. */
 int page_writer_step(struct page_writer *writer, struct buf *out, size_t want_bytes);
 void page_writer_free(struct page_writer **writer);
-
-/* Append name as U__ name. */
-void page_writer_escape_name(struct span name, bool is_label, struct buf *out);
 
 #endif

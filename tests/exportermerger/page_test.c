@@ -52,6 +52,8 @@ static const struct {
 	{PAGE_TEXT, "a{x=\"\xc3\xa9\"} 2\n", 0, NULL},
 	{PAGE_TEXT, "a{x=\"\xff\"} 2\n", 1, "not UTF-8"},
 	{PAGE_TEXT, "{\"a.b\",\"c d\"=\"1\"} 2\n", 0, NULL},
+	{PAGE_TEXT, "{\"a.b\"} 2\nU__a_2e_b 2\n", 2, "series given twice"},
+	{PAGE_TEXT, "a{\"c d\"=\"1\",U__c_20_d=\"2\"} 2\n", 1, "label name given twice"},
 	{PAGE_TEXT, "{x=\"1\"} 2\n", 1, "bad metric name"},
 	{PAGE_TEXT, "{\"\"} 2\n", 1, "empty name"},
 	{PAGE_TEXT, "<html>\n", 1, "bad metric name"},
@@ -78,6 +80,8 @@ static const struct {
 	{PAGE_TEXT, "# EOF\na 1\n", 0, NULL},
 	/* OpenMetrics: lines. */
 	{PAGE_OPENMETRICS, "# EOF", 0, NULL},
+	{PAGE_OPENMETRICS, "# TYPE U__a_2e_b counter\nU__a_2e_b__total -1\n" OM, 2,
+		"counter is negative"},
 	{PAGE_OPENMETRICS, OM, 0, NULL},
 	{PAGE_OPENMETRICS, "", 0, "no # EOF at the end"},
 	{PAGE_OPENMETRICS, "a 1\n", 1, "no # EOF at the end"},
@@ -372,6 +376,24 @@ static const struct merge_case merge_cases[] = {
 			0, 0}},
 		.text = "# TYPE U__a_2e_b gauge\n"
 			"U__a_2e_b{merger_url=\"u0\",U__x_20_y=\"}\\\"=\",z=\"1\"} 1\n"},
+	{.what = "a name in quotes beside the same one escaped",
+		.in = {{PAGE_TEXT, "{\"z\xc3\xa4hler\"} 1\n", 0, 0},
+			{PAGE_TEXT, "# TYPE U__z_e4_hler gauge\nU__z_e4_hler{U__x_2e_y=\"1\"} 2\n",
+				0, 0}},
+		.text = "# TYPE U__z_e4_hler untyped\nU__z_e4_hler{merger_url=\"u0\"} 1\n"
+			"U__z_e4_hler{merger_url=\"u1\",U__x_2e_y=\"1\"} 2\n",
+		.conflict = PAGE_CONFLICT_TYPE,
+		.n_conflicts = 1},
+	{.what = "names that only look escaped",
+		.in = {{PAGE_TEXT,
+			"U__a 1\nU__a_22_b 1\nU__d800_ 1\nU__z_E4_ 1\nU__z_e4 1\nU__z_0e4_ 1\n", 0,
+			0}},
+		.text = "# TYPE U__a untyped\nU__a{merger_url=\"u0\"} 1\n"
+			"# TYPE U__a_22_b untyped\nU__a_22_b{merger_url=\"u0\"} 1\n"
+			"# TYPE U__d800_ untyped\nU__d800_{merger_url=\"u0\"} 1\n"
+			"# TYPE U__z_0e4_ untyped\nU__z_0e4_{merger_url=\"u0\"} 1\n"
+			"# TYPE U__z_E4_ untyped\nU__z_E4_{merger_url=\"u0\"} 1\n"
+			"# TYPE U__z_e4 untyped\nU__z_e4{merger_url=\"u0\"} 1\n"},
 	{.what = "nothing", .in = {{PAGE_TEXT, "\n", 0, 0}}, .text = "", .openmetrics = "# EOF\n"},
 };
 
