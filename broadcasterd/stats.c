@@ -20,12 +20,27 @@ enum {
 static const double lag_buckets[] = {
 	0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400, 0};
 
+static const char *const purge_results[] = {
+	"ok", "failed", "no_pods", "discovery", "forbidden", "bad", "busy", NULL};
+static const char *const delivery_results[] = {
+	"ok", "connect", "timeout", "broken", "denied", "refused", "failed", NULL};
+static const char *const discovery_results[] = {"ok", "none", "failed", NULL};
+const char *const stats_end_names[STATS_ENDS + 1] = {
+	[STATS_DELIVERED] = "delivered",
+	[STATS_LEFT] = "left",
+	[STATS_RESTARTED] = "restarted",
+	[STATS_REFUSED] = "refused",
+	[STATS_MERGED] = "merged",
+};
+static const char *const save_results[] = {"ok", "failed", NULL};
+
 const struct metric_family stats_families[] = {
 	[PURGES] = {.name = "broadcaster_purges_total",
 		.type = METRIC_COUNTER,
 		.help = "Purges asked for: ok, failed (by a target at least), no_pods, discovery, "
 			"forbidden, bad, or busy.",
-		.labels = {"result"}},
+		.labels = {"result"},
+		.known = purge_results},
 	[PURGE_DURATION] = {.name = "broadcaster_purge_duration_seconds",
 		.type = METRIC_HISTOGRAM,
 		.help = "Time from a purge to its answer, when targets were found.",
@@ -34,7 +49,8 @@ const struct metric_family stats_families[] = {
 		.type = METRIC_COUNTER,
 		.help = "First attempts at a target: ok, connect, timeout, broken, denied, refused or "
 			"failed.",
-		.labels = {"result"}},
+		.labels = {"result"},
+		.known = delivery_results},
 	[DELIVERY_DURATION] = {.name = "broadcaster_delivery_duration_seconds",
 		.type = METRIC_HISTOGRAM,
 		.help = "Time that a target took to purge, at the first attempt.",
@@ -42,7 +58,8 @@ const struct metric_family stats_families[] = {
 	[DISCOVERIES] = {.name = "broadcaster_discoveries_total",
 		.type = METRIC_COUNTER,
 		.help = "Searches for targets: ok, none or failed.",
-		.labels = {"result"}},
+		.labels = {"result"},
+		.known = discovery_results},
 	[TARGETS] = {.name = "broadcaster_targets",
 		.type = METRIC_GAUGE,
 		.help = "Targets found by the last search."},
@@ -63,12 +80,14 @@ const struct metric_family stats_families[] = {
 		.type = METRIC_COUNTER,
 		.help = "Attempts at telling a target again: ok, connect, timeout, broken, denied, "
 			"refused or failed.",
-		.labels = {"result"}},
+		.labels = {"result"},
+		.known = delivery_results},
 	[ENDED] = {.name = "broadcaster_redeliveries_ended_total",
 		.type = METRIC_COUNTER,
 		.help = "Pending purges that ended: delivered; left (the target is gone), restarted, "
 			"refused; merged with others into one of everything.",
-		.labels = {"result"}},
+		.labels = {"result"},
+		.known = stats_end_names},
 	[LAG] = {.name = "broadcaster_redelivery_lag_seconds",
 		.type = METRIC_HISTOGRAM,
 		.help = "Time from a purge to its delivery to a target that failed at first.",
@@ -76,7 +95,8 @@ const struct metric_family stats_families[] = {
 	[SAVES] = {.name = "broadcaster_journal_saves_total",
 		.type = METRIC_COUNTER,
 		.help = "Writes of the journal of pending purges: ok or failed.",
-		.labels = {"result"}},
+		.labels = {"result"},
+		.known = save_results},
 	{0},
 };
 
@@ -121,14 +141,6 @@ void stats_discovery(struct metrics *metrics, enum discovery_outcome outcome, si
 }
 
 /* ---- redelivery ---- */
-
-const char *const stats_end_names[STATS_ENDS] = {
-	[STATS_DELIVERED] = "delivered",
-	[STATS_LEFT] = "left",
-	[STATS_RESTARTED] = "restarted",
-	[STATS_REFUSED] = "refused",
-	[STATS_MERGED] = "merged",
-};
 
 void stats_attempt(struct metrics *metrics, enum delivery_outcome outcome)
 {

@@ -27,7 +27,7 @@ enum stats_end {
 	STATS_MERGED,
 	STATS_ENDS,
 };
-extern const char *const stats_end_names[STATS_ENDS];
+extern const char *const stats_end_names[STATS_ENDS + 1]; /* ends with NULL */
 void stats_attempt(struct metrics *metrics, enum delivery_outcome outcome);
 void stats_ended(struct metrics *metrics, enum stats_end how, size_t n);
 void stats_lag(struct metrics *metrics, double seconds);

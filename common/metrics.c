@@ -121,6 +121,9 @@ void metrics_register(struct metrics *metrics, const struct metric_family *famil
 		add_family(metrics, row);
 		if (!row->labels[0])
 			metric(metrics, row);
+		BUG_ON(row->known && (!row->labels[0] || row->labels[1]));
+		for (const char *const *value = row->known; value && *value; value++)
+			metric(metrics, row, *value);
 	}
 }
 

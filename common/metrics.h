@@ -24,8 +24,10 @@ struct metric_family {
 	enum metric_type type;
 	const char *help;
 	const char *labels[METRIC_MAX_LABELS + 1]; /* names, ends with NULL */
-	const double *buckets; /* histograms: ascending upper bounds, ends with 0 */
-	unsigned max_series;   /* further ones share a series whose labels are "other"; 0: 1,000 */
+	const double *buckets;    /* histograms: ascending upper bounds, ends with 0 */
+	const char *const *known; /* values of the only label, ends with NULL: shown from the start,
+				     as rate() and increase() do not see a series' first value */
+	unsigned max_series; /* further ones share a series whose labels are "other"; 0: 1,000 */
 };
 extern const double metrics_latency_buckets[]; /* 50 us to 60 s, in seconds */
 
@@ -34,7 +36,8 @@ struct metric; /* one series; lives as long as its struct metrics */
 
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics **metrics);
-/* Announce families, so that those without labels show a zero and all are known to the docs. Ends
+/* Announce families, so that those without labels and known series show a zero and all are known to
+ * the docs. Ends
  * with a NULL name. */
 void metrics_register(struct metrics *metrics, const struct metric_family *families);
 /* The series with these label values (in the order of the row, exactly as many, then NULL). Bytes

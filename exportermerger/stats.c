@@ -17,6 +17,15 @@ enum {
 	PAGE_BYTES,
 	RELOADS,
 };
+static const char *const page_outcomes[] = {
+	[STATS_PAGE_OK] = "ok",
+	[STATS_PAGE_BUSY] = "busy",
+	[STATS_PAGE_FAILED] = "failed",
+	[STATS_PAGE_ABORTED] = "aborted",
+	NULL,
+};
+static const char *const reload_results[] = {"ok", "bad", NULL};
+
 const struct metric_family stats_families[] = {
 	[UP] = {.name = "merger_up",
 		.type = METRIC_GAUGE,
@@ -52,7 +61,8 @@ const struct metric_family stats_families[] = {
 	[PAGES] = {.name = "merger_pages_total",
 		.type = METRIC_COUNTER,
 		.help = "Requests for the merged page: ok, busy, failed, or aborted by the reader.",
-		.labels = {"outcome"}},
+		.labels = {"outcome"},
+		.known = page_outcomes},
 	[PAGE_DURATION] = {.name = "merger_page_duration_seconds",
 		.type = METRIC_HISTOGRAM,
 		.help = "Time from a request to the end of its merged page.",
@@ -63,7 +73,8 @@ const struct metric_family stats_families[] = {
 	[RELOADS] = {.name = "merger_reloads_total",
 		.type = METRIC_COUNTER,
 		.help = "Times that the list of targets was read again: ok, or bad and the old one kept.",
-		.labels = {"result"}},
+		.labels = {"result"},
+		.known = reload_results},
 	{0},
 };
 
@@ -146,8 +157,13 @@ void stats_keep(struct stats *stats, const struct targets *targets)
 		metrics_free(&stats->targets);
 		stats->targets = keeping.fresh;
 	}
-	for (size_t i = 0; i < targets->count; i++)
-		metric(stats->targets, &stats_families[UP], targets->items[i].name);
+	for (size_t i = 0; i < targets->count; i++) {
+		const char *name = targets->items[i].name;
+		metric(stats->targets, &stats_families[UP], name);
+		for (unsigned k = 0; k < PAGE_CONFLICTS; k++)
+			metric(stats->targets, &stats_families[CONFLICTS], name,
+				page_conflict_names[k]);
+	}
 	metric_set(metric(stats->metrics, &stats_families[TARGETS]), (double)targets->count);
 }
 
@@ -192,8 +208,7 @@ void stats_conflicts(struct stats *stats, const char *target, const uint32_t cou
 
 void stats_page(struct stats *stats, enum stats_page outcome, double seconds, size_t bytes)
 {
-	static const char *const names[] = {"ok", "busy", "failed", "aborted"};
-	metric_add(metric(stats->metrics, &stats_families[PAGES], names[outcome]), 1);
+	metric_add(metric(stats->metrics, &stats_families[PAGES], page_outcomes[outcome]), 1);
 	if (outcome != STATS_PAGE_OK)
 		return;
 	metric_observe(metric(stats->metrics, &stats_families[PAGE_DURATION]), seconds);

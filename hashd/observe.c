@@ -8,6 +8,10 @@
 
 #define STATUS_MAX 600
 
+/* Shown from the start; others come with their first request. */
+static const char *const statuses[] = {
+	"200", "400", "401", "404", "405", "413", "429", "499", "500", "502", "503", "504", NULL};
+
 const struct metric_family observe_families[] = {
 	[OBSERVE_REQUESTS] =
 		{
@@ -15,6 +19,7 @@ const struct metric_family observe_families[] = {
 			.type = METRIC_COUNTER,
 			.help = "HTTP requests answered, by status; 499: the client left first.",
 			.labels = {"status"},
+			.known = statuses,
 		},
 	[OBSERVE_DURATION] =
 		{

@@ -84,6 +84,25 @@ static void page_is_sorted_and_escaped(void **state)
 		    "# HELP zz_total Z.\n# TYPE zz_total counter\nzz_total 0\n");
 }
 
+static void known_values_are_shown_from_the_start(void **state)
+{
+	(void)state;
+	static const char *const results[] = {"ok", "failed", NULL};
+	static const struct metric_family all[] = {{.name = "saves_total",
+							   .type = METRIC_COUNTER,
+							   .help = "Saves.",
+							   .labels = {"result"},
+							   .known = results},
+		{.name = NULL}};
+	metrics_register(m, all);
+	metric_add(metric(m, &all[0], "failed"), 1);
+	metric_add(metric(m, &all[0], "odd"), 2);
+	assert_page("# HELP saves_total Saves.\n# TYPE saves_total counter\n"
+		    "saves_total{result=\"ok\"} 0\n"
+		    "saves_total{result=\"failed\"} 1\n"
+		    "saves_total{result=\"odd\"} 2\n");
+}
+
 static void histogram_is_cumulative(void **state)
 {
 	(void)state;
@@ -284,6 +303,7 @@ int main(void)
 #define with_metrics(test) cmocka_unit_test_setup_teardown(test, make, unmake)
 	const struct CMUnitTest tests[] = {
 		with_metrics(page_is_sorted_and_escaped),
+		with_metrics(known_values_are_shown_from_the_start),
 		with_metrics(histogram_is_cumulative),
 		with_metrics(histogram_without_labels),
 		with_metrics(counters_never_fall),

@@ -8,6 +8,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use EG::Test;
 use IPC::Open2 qw(open2);
+use POSIX ();
 
 my $python = '/usr/bin/python3';
 my $has_promtool = grep { -x "$_/promtool" } split /:/, $ENV{PATH};
@@ -146,19 +147,20 @@ push @openmetrics, @long_openmetrics, map { mutate($_) } ((@long_openmetrics) x 
 
 # ---- verdicts ----
 
-my $file = test_path('page');
-# '' or "line N: reason"
+# Our verdicts on all pages, by one process: '' or "line N: reason".
 sub ours
 {
-	my ($format, $page) = @_;
-	spew($file, $page);
-	open my $in, '<', $file or die "$file: $!";
-	my $pid = open2(my $out, '<&' . fileno $in, eg_bin('exportermerger'), '--check', '--format', $format);
-	my $said = join '', <$out>;
-	waitpid $pid, 0;
-	my $code = $? >> 8;
-	die "exit $?: $said" if $? & 127 || $code > 1 || ($code == 0) != ($said eq '');
-	return $said =~ s/\n\z//r;
+	my ($format, @pages) = @_;
+	my $dir = test_path("pages.$format");
+	mkdir $dir or die "$dir: $!";
+	my @said = ('') x @pages;
+	spew("$dir/$_", $pages[$_]) for 0 .. $#pages;
+	# Without an argument it reads standard input.
+	open my $out, '-|', eg_bin('exportermerger'), '--check', '--format', $format, map { "$dir/$_" } 0 .. $#pages or die "exportermerger: $!";
+	while (<$out>) { m{\A\Q$dir\E/(\d+): (line \d+: .*)\n\z} ? $said[$1] = $2 : die "not understood: $_" }
+	close $out;
+	die "exit $?" if $? & 127 || $? >> 8 != (grep({ $_ } @said) ? 1 : 0);
+	return @said;
 }
 
 sub show { return substr($_[0], 0, 400) =~ s/([^ -~])/sprintf '\\x%02x', ord $1/egr }
@@ -167,8 +169,11 @@ sub compare
 {
 	my ($format, $pages, $oracle, $stricter) = @_;
 	my (%seen, %used, @wrong, $n_good, $n_bad);
-	for my $page (grep { !$seen{$_}++ } @$pages) {
-		my ($we, $they) = (ours($format, $page), $oracle->($page));
+	my @pages = grep { !$seen{$_}++ } @$pages;
+	my @ours = ours($format, @pages);
+	my @theirs = $oracle->(@pages);
+	for my $page (@pages) {
+		my ($we, $they) = (shift @ours, shift @theirs);
 		my ($reason) = $we =~ /^line \d+: (.*)/;
 		$they ? $n_good++ : $n_bad++;
 		next if !!$they == ($we eq '');
@@ -186,13 +191,28 @@ sub compare
 my $n = 0;
 SKIP: {
 	skip 'promtool (package prometheus) is not installed', 4 if !$has_promtool;
-	# Exit 3 is lint, 1 a page that does not parse.
+	# One process a page, two at a time. Exit 3 is lint, 1 a page that does not parse.
 	$n += compare('text', \@text, sub {
-		spew($file, $_[0]);
-		system "promtool check metrics < $file >/dev/null 2>&1";
-		my $code = $? >> 8;
-		die "promtool: $?" if $? & 127 || $code !~ /^[013]$/;
-		return $code != 1;
+		my (@theirs, %running);
+		my $collect = sub {
+			my $pid = wait;
+			my ($at, $code) = (delete $running{$pid}, $? >> 8);
+			die "promtool: $?" if !defined $at || $? & 127 || $code !~ /^[013]$/;
+			$theirs[$at] = $code != 1;
+		};
+		for my $at (0 .. $#_) {
+			$collect->() if keys %running == 2;
+			my $pid = fork // die "fork: $!";
+			if (!$pid) {
+				open STDIN, '<', test_path("pages.text/$at") or POSIX::_exit(99);
+				open STDOUT, '>', '/dev/null';
+				open STDERR, '>', '/dev/null';
+				exec 'promtool', 'check', 'metrics' or POSIX::_exit(99);
+			}
+			$running{$pid} = $at;
+		}
+		$collect->() while %running;
+		return @theirs;
 	}, \%stricter_text);
 }
 SKIP: {
@@ -216,9 +236,7 @@ while True:
 PYTHON
 	binmode $in;
 	$n += compare('openmetrics', \@openmetrics, sub {
-		print $in length($_[0]), "\n", $_[0];
-		$in->flush;
-		return <$out> + 0;
+		return map { print $in length, "\n", $_; $in->flush; <$out> + 0 } @_;
 	}, \%stricter_openmetrics);
 	close $in;
 	waitpid $pid, 0;
