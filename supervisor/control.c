@@ -16,7 +16,7 @@
 #define N_METHODS          7
 #define MISTAKES_MAX_BYTES 8192
 
-enum operation { STATUS, START, STOP, RESTART, RELOAD };
+enum operation { STATUS, START, STOP, RESTART, RELOAD, SIGNAL };
 
 /* One request that is answered when the processes it names have settled. */
 struct waiter {
@@ -66,6 +66,8 @@ static int64_t exit_code(const struct process *process)
 static const char *error_of(
 	const struct control *control, const struct process *process, enum operation operation)
 {
+	if (operation == SIGNAL && !process->pid)
+		return "not running: no signal was sent";
 	if (!pod_is_settled(control->pod, process))
 		return "";
 	if ((operation == START || operation == RESTART) && !pod_is_well(control->pod, process))
@@ -342,9 +344,9 @@ static void serve_signal(struct rpc_request *request, struct span bytes, void *a
 	if (params.names.count > MAX_NAMES)
 		rpc_request_fail(request, RPC_BAD_PARAMS, "names: more than %d", MAX_NAMES);
 	else if (value_signal(name, &number) < 0)
-		rpc_request_fail(request, RPC_BAD_PARAMS, "signal: no such signal");
+		rpc_request_fail(request, RPC_BAD_PARAMS, "signal: no such signal: %s", name);
 	else
-		waiter = waiter_new(control, request, STATUS, &params.names);
+		waiter = waiter_new(control, request, SIGNAL, &params.names);
 	for (size_t i = 0; waiter && i < waiter->n_processes; i++)
 		process_signal(waiter->processes[i], number);
 	if (waiter)

@@ -1,5 +1,6 @@
 /* podctl: talks to the supervisor of a pod. `podctl --help` is the manual. */
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #define ANSWER_MAX_BYTES (4u << 20)
 #define DEFAULT_WAIT_MS  60000
 #define DEFAULT_RUN_DIR  "var/run"
+#define MANY             INT_MAX
 
 struct options {
 	const char *socket;
@@ -32,7 +34,7 @@ struct command {
 	const char *name;
 	enum ctl_exit (*run)(const struct command *command, const struct options *options,
 		struct session *session, char **names, int n_names);
-	int min_names;
+	int min_names, max_names;
 	bool alone; /* needs no supervisor */
 	const char *usage, *help;
 };
@@ -147,6 +149,33 @@ static enum ctl_exit run_signal(const struct command *command, const struct opti
 	return result;
 }
 
+/* The programs of these names; CTL_UNKNOWN after naming those that are none. Free both;
+ * *result lies in *answer. */
+static enum ctl_exit find_programs(struct session *session, char **names, int n_names,
+	struct buf *answer, struct msg_programs_result *result)
+{
+	struct msg_programs_params params = {.names = make_names(names, n_names)};
+	struct msg_error error;
+	*result = (struct msg_programs_result){0};
+	enum ctl_exit exit = session_ask(
+		session, "status", msg_programs_params_schema(), &params, 0, false, answer);
+	if (exit == CTL_OK &&
+		msg_programs_result_unpack(
+			(struct span){(char *)answer->data, answer->len}, result, &error) < 0) {
+		fprintf(stderr, "podctl: an answer of another version: %s\n", error.text);
+		exit = CTL_FAILED;
+	}
+	for (size_t i = 0; exit != CTL_FAILED && i < result->programs.count; i++) {
+		const struct msg_program *p = &result->programs.items[i];
+		if (p->state.len)
+			continue;
+		fprintf(stderr, "podctl: no such program: %.*s\n", SPAN_ARG(p->name));
+		exit = CTL_UNKNOWN;
+	}
+	free(params.names.items);
+	return exit;
+}
+
 static enum ctl_exit run_tail(const struct command *command, const struct options *options,
 	struct session *session, char **names, int n_names)
 {
@@ -158,7 +187,14 @@ static enum ctl_exit run_tail(const struct command *command, const struct option
 		return CTL_USAGE;
 	}
 	(void)command;
-	return logs_show(session, &wanted, names, 1);
+	struct buf answer = BUF_INIT(ANSWER_MAX_BYTES);
+	struct msg_programs_result result;
+	enum ctl_exit exit = find_programs(session, names, n_names, &answer, &result);
+	if (exit == CTL_OK)
+		exit = logs_show(session, &wanted, names, 1);
+	msg_programs_result_free(&result);
+	buf_free(&answer);
+	return exit;
 }
 
 /* Of all, or of these; every line with the name of its program. */
@@ -172,29 +208,23 @@ static enum ctl_exit run_logs(const struct command *command, const struct option
 		.stream = options->to_stderr ? "stderr" : "all",
 		.bytes = options->bytes};
 	struct buf answer = BUF_INIT(ANSWER_MAX_BYTES);
-	struct msg_programs_params params = {.names = make_names(names, n_names)};
-	struct msg_programs_result result = {0};
-	struct msg_error error;
-	enum ctl_exit exit = session_ask(
-		session, "status", msg_programs_params_schema(), &params, 0, false, &answer);
-	free(params.names.items);
-	if (exit == CTL_OK &&
-		msg_programs_result_unpack(
-			(struct span){(char *)answer.data, answer.len}, &result, &error) == 0) {
-		char **list = calloc(result.programs.count + 1, sizeof *list);
-		for (size_t i = 0; list && i < result.programs.count; i++) {
-			const struct msg_program *p = &result.programs.items[i];
-			list[i] = strndup(p->name.data, p->name.len);
-			if (!list[i])
-				die(CTL_FAILED, "out of memory");
-		}
-		if (list)
-			exit = logs_show(session, &wanted, list, result.programs.count);
-		for (size_t i = 0; list && list[i]; i++)
-			free(list[i]);
-		free(list);
-		msg_programs_result_free(&result);
+	struct msg_programs_result result;
+	enum ctl_exit exit = find_programs(session, names, n_names, &answer, &result);
+	char **list = calloc(result.programs.count + 1, sizeof *list);
+	if (!list)
+		die(CTL_FAILED, "out of memory");
+	for (size_t i = 0; i < result.programs.count; i++) {
+		const struct msg_program *p = &result.programs.items[i];
+		list[i] = strndup(p->name.data, p->name.len);
+		if (!list[i])
+			die(CTL_FAILED, "out of memory");
 	}
+	if (exit == CTL_OK)
+		exit = logs_show(session, &wanted, list, result.programs.count);
+	for (size_t i = 0; list[i]; i++)
+		free(list[i]);
+	free(list);
+	msg_programs_result_free(&result);
 	buf_free(&answer);
 	return exit;
 }
@@ -343,27 +373,27 @@ static enum ctl_exit run_shutdown(const struct command *command, const struct op
 }
 
 static const struct command commands[] = {
-	{"status", run_status, 0, false, "[--wait[=SECONDS]] [NAME…]",
+	{"status", run_status, 0, MANY, false, "[--wait[=SECONDS]] [NAME…]",
 		"state of all programs, or of some; --wait: once all are up"},
-	{"start", run_programs, 1, false, "[--no-wait] NAME…",
+	{"start", run_programs, 1, MANY, false, "[--no-wait] NAME…",
 		"start programs, and wait until they are up"},
-	{"stop", run_programs, 1, false, "[--no-wait] NAME…",
+	{"stop", run_programs, 1, MANY, false, "[--no-wait] NAME…",
 		"stop programs, and wait until they are gone"},
-	{"restart", run_programs, 1, false, "[--no-wait] NAME…",
+	{"restart", run_programs, 1, MANY, false, "[--no-wait] NAME…",
 		"stop and start; those of one program one after the other"},
-	{"reload", run_reload, 0, false, "",
+	{"reload", run_reload, 0, 0, false, "",
 		"read the configuration again; start, restart, stop what changed"},
-	{"signal", run_signal, 2, false, "SIGNAL NAME…", "send a signal, e.g. HUP"},
-	{"tail", run_tail, 1, false, "[-f] [--stderr] [--bytes=N] NAME",
+	{"signal", run_signal, 2, MANY, false, "SIGNAL NAME…", "send a signal, e.g. HUP"},
+	{"tail", run_tail, 1, MANY, false, "[-f] [--stderr] [--bytes=N] NAME",
 		"the end of what a program printed; -f: and what follows"},
-	{"logs", run_logs, 0, false, "[-f] [--bytes=N] [NAME…]",
+	{"logs", run_logs, 0, MANY, false, "[-f] [--bytes=N] [NAME…]",
 		"the same of several programs, every line with its program"},
-	{"top", run_top, 0, false, "[--once] [--interval=TIME]",
+	{"top", run_top, 0, 0, false, "[--once] [--interval=TIME]",
 		"the pod, live: requests, hits, savings; processor, memory"},
-	{"purge", run_purge, 0, true, "[--store] PATH | WHAT",
+	{"purge", run_purge, 0, MANY, true, "[--store] PATH | WHAT",
 		"take answers out of every pod's cache (needs broadcasterd)"},
-	{"shutdown", run_shutdown, 0, false, "", "stop everything, then the supervisor"},
-	{"completion", run_completion, 0, true, "bash",
+	{"shutdown", run_shutdown, 0, 0, false, "", "stop everything, then the supervisor"},
+	{"completion", run_completion, 0, MANY, true, "bash",
 		"completion for the shell: source <(podctl completion bash)"},
 	{0}};
 
@@ -505,6 +535,22 @@ static const struct command *find_command(const char *name)
 	return NULL;
 }
 
+static void check_names(const struct command *command, char **names, int n_names)
+{
+	int number;
+	if (n_names < command->min_names) {
+		fprintf(stderr, "podctl: a name is missing; usage: podctl %s %s\n", command->name,
+			command->usage);
+		exit(CTL_USAGE);
+	}
+	if (n_names > command->max_names) {
+		fprintf(stderr, "podctl: %s takes no names; see podctl --help\n", command->name);
+		exit(CTL_USAGE);
+	}
+	if (command->run == run_signal && value_signal(names[0], &number) < 0)
+		usage_error("no such signal", names[0]);
+}
+
 int main(int argc, char **argv)
 {
 	struct purge_command purge = {0};
@@ -517,8 +563,7 @@ int main(int argc, char **argv)
 	const struct command *command = find_command(argv[optind]);
 	char **names = argv + optind + 1;
 	int n_names = argc - optind - 1;
-	if (n_names < command->min_names)
-		usage_error("a name is missing; usage: podctl", command->usage);
+	check_names(command, names, n_names);
 	if (options.purges && command->run != run_purge)
 		usage_error("an option of purge with", command->name);
 	if (command->alone) {

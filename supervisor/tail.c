@@ -204,7 +204,8 @@ static void serve_tail(struct rpc_request *request, struct span bytes, void *arg
 	if (size > RPC_INLINE_BODY_BYTES)
 		size = RPC_INLINE_BODY_BYTES;
 	if (!choice.process) {
-		rpc_request_fail(request, RPC_FAILED, "no such program");
+		rpc_request_fail(
+			request, RPC_FAILED, "no such program: %.*s", SPAN_ARG(params.name));
 		return;
 	}
 	if (choose(&choice, params.stream) < 0) {

@@ -148,7 +148,7 @@ CODE
 	my @events = $pod->wait_events(++$count);
 	is $events[-1], 'got USR1', 'arrives';
 	($code, $out, my $err) = $pod->ctl('signal', 'NONSENSE', 'p');
-	is $code, 1, 'no such signal';
+	is $code, 64, 'no such signal';
 	like $err, qr/no such signal/, 'is said';
 	is $pod->stop, 0;
 };

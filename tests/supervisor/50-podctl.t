@@ -126,6 +126,21 @@ subtest 'usage' => sub {
 		is $code, 64, "podctl @$args";
 		isnt $err, '', 'says why';
 	}
+	for ([ [ 'shutdown', 'w' ], qr/shutdown takes no names/ ], [ [ 'reload', 'w' ], qr/reload takes no names/ ], [ [ 'top', 'w' ], qr/top takes no names/ ],
+		[ ['tail'], qr/usage: podctl tail \[-f\]/ ], [ [ 'signal', 'NOPE', 'w.0' ], qr/no such signal: NOPE/ ]) {
+		my ($args, $why) = @$_;
+		($code, $out, $err) = $pod->ctl(@$args);
+		is $code, 64, "podctl @$args";
+		like $err, $why, 'says why';
+	}
+	($code) = $pod->ctl('status', 'w.0');
+	is $code, 0, 'and nothing was shut down';
+};
+
+subtest 'a signal to what does not run' => sub {
+	my ($code, $out) = $pod->ctl('signal', 'HUP', 'manual');
+	is $code, 1, 'exit code';
+	like $out, qr/^manual\s+STOPPED.*not running: no signal was sent$/m, 'is said';
 };
 
 subtest 'no supervisor' => sub {

@@ -184,6 +184,9 @@ subtest 'completion' => sub {
 	is $complete->($podctl, 'signal', 'H'), 'HUP', 'signals';
 	is $complete->($podctl, 'signal', 'HUP', 'no'), 'none', 'and names behind them';
 	is $complete->($podctl, 'tail', '--fol'), '--follow', 'options';
+	is $complete->($podctl, '--timeout', '3', 'rel'), 'reload', 'behind an option with a value';
+	is $complete->($podctl, '--timeout', ''), '', 'nothing for a value';
+	is $complete->($podctl, '--timeout', '=', '3', 'rel'), 'reload', 'also with =';
 	($code) = $pod->ctl('completion', 'fish');
 	is $code, 64, 'another shell';
 };
@@ -196,6 +199,15 @@ subtest 'purge' => sub {
 	is $code, 64, 'of what?';
 	($code) = $pod->ctl('status', '--all');
 	is $code, 64, 'its options are no others\'';
+};
+
+subtest 'a name that means nothing' => sub {
+	for ([ 'tail', 'nobody' ], [ 'tail', '-f', 'nobody' ], [ 'logs', 'file', 'nobody' ], [ 'logs', '-f', 'nobody', 'file' ]) {
+		my ($code, $out, $err) = $pod->ctl(@$_);
+		is $code, 4, "podctl @$_";
+		is $out, '', 'nothing is shown';
+		like $err, qr/^podctl: no such program: nobody$/m, 'it is named';
+	}
 };
 
 is $pod->stop, 0;
