@@ -79,6 +79,15 @@ static const char *set_scope(struct purge *p, const char *scope)
 	return NULL;
 }
 
+/* As gatewayd reads tags. */
+static const char *check_tag(struct span tag)
+{
+	for (size_t i = 0; i < tag.len; i++)
+		if (tag.data[i] < 0x21 || tag.data[i] > 0x7e)
+			return "a tag is made of visible ASCII characters";
+	return tag.len > PURGE_MAX_TAG_BYTES ? "a tag has at most 256 bytes" : NULL;
+}
+
 /* There is room: count_values(). */
 static void add_value(struct purge *p, struct span value)
 {
@@ -127,8 +136,10 @@ static const char *read_field(struct purge *p, struct span name, struct span val
 	} else if (span_equal_nocase(name, "surrogate-key")) {
 		struct span tag;
 		error = set_scope(p, "tag");
-		while (!error && next_word(&value, " \t", &tag))
+		while (!error && next_word(&value, " \t", &tag)) {
+			error = check_tag(tag);
 			add_value(p, tag);
+		}
 	}
 	return error;
 }
@@ -371,24 +382,25 @@ bool purge_has_field(const struct purge *purge, const char *name)
 	return false;
 }
 
+/* What of text there is room for; false when it was not all. */
+static bool append(char *to, size_t *len, size_t room, struct span text)
+{
+	size_t i = 0;
+	for (; i < text.len && *len < room; i++)
+		to[(*len)++] = iscntrl((unsigned char)text.data[i]) ? '?' : text.data[i];
+	return i == text.len;
+}
+
 void purge_describe(const struct purge *purge, char *text, size_t size)
 {
+	static const char more[] = "…";
 	const struct msg_strs *values = &purge->params.values;
-	struct buf out = BUF_INIT(256);
-	buf_append(&out, purge->params.scope.data, purge->params.scope.len);
-	for (size_t i = 0; i < values->count && !buf_failed(&out); i++) {
-		buf_append_char(&out, ' ');
-		buf_append(&out, values->items[i].data, values->items[i].len);
-	}
-	if (buf_failed(&out)) {
-		out.failed = false;
-		buf_append_str(&out, " …");
-	}
-	size_t len = out.len < size - 1 ? out.len : size - 1;
-	for (size_t i = 0; i < len; i++)
-		text[i] = iscntrl(out.data[i]) ? '?' : (char)out.data[i];
-	text[len] = '\0';
-	buf_free(&out);
+	size_t len = 0, room = size - sizeof more;
+	bool whole = append(text, &len, room, purge->params.scope);
+	for (size_t i = 0; whole && i < values->count; i++)
+		whole = append(text, &len, room, SPAN_LITERAL(" ")) &&
+			append(text, &len, room, values->items[i]);
+	snprintf(text + len, size - len, "%s", whole ? "" : more);
 }
 
 /* ---- the journal's form: [time_ms, target, body, [name, value, …]] ---- */

@@ -11,7 +11,7 @@
  *
  *   no field of these          the objects of the path, query included
  *   X-Purge-All: true          everything
- *   Surrogate-Key: a b         what has one of the tags
+ *   Surrogate-Key: a b         what has one of the tags: visible ASCII, up to 256 bytes each
  *   X-Body-Hash: H             one object, 64 hexadecimal digits
  *   X-Purge-Key: K             one element
  *   X-Purge-Store: true        the store too: with all, with one tag model:NAME, with X-Purge-Key
@@ -34,6 +34,7 @@
 #define PURGE_MAX_HEADERS      64
 #define PURGE_MAX_HEADER_BYTES (32u << 10) /* all names and values together */
 #define PURGE_MAX_VALUES       32          /* tags */
+#define PURGE_MAX_TAG_BYTES    256
 
 struct purge_header {
 	struct span name, value;
@@ -82,7 +83,8 @@ void purge_unref(struct purge **purge); /* clears the pointer; NULL is fine */
 bool purge_equal(const struct purge *a, const struct purge *b);
 /* name in lower or any case. */
 bool purge_has_field(const struct purge *purge, const char *name);
-/* "tag a b", "path /v1/models": for logs, cut short, without control characters. */
+/* "tag a b", "path /v1/models": for logs, cut short, without control characters. size: at
+ * least 16. */
 void purge_describe(const struct purge *purge, char *text, size_t size);
 
 /* One MessagePack object for the journal, and back (copied). NULL: not one that purge_pack() made,

@@ -11,6 +11,7 @@
 #include "common/json.h"
 
 #define MAX_TOKEN_BYTES (64u << 10)
+#define MAX_TAG_BYTES   256 /* gatewayd's (gatewayd/surrogate_keys.h) */
 
 #define RED             "\033[31m"
 #define GREEN           "\033[32m"
@@ -40,6 +41,22 @@ static const char *set_scope(struct purge_command *c, const char *scope)
 	return NULL;
 }
 
+static const char *check_value(const char *scope, const char *value)
+{
+	bool is_tag = strcmp(scope, "tag") == 0, is_path = strcmp(scope, "path") == 0;
+	if (!*value)
+		return "an empty value";
+	for (const char *c = value; *c; c++) {
+		if (is_tag && (*c == ' ' || *c == '\t'))
+			return "a tag has no spaces";
+		if (is_tag && ((unsigned char)*c < ' ' || (unsigned char)*c > '~'))
+			return "a tag is made of visible ASCII characters";
+		if (is_path && ((unsigned char)*c <= ' ' || *c == 0x7f))
+			return "a path has no spaces and no control characters";
+	}
+	return is_tag && strlen(value) > MAX_TAG_BYTES ? "a tag has at most 256 bytes" : NULL;
+}
+
 static const char *add_value(
 	struct purge_command *c, const char *scope, const char *value, char *owned)
 {
@@ -48,8 +65,8 @@ static const char *add_value(
 	bool one = strcmp(scope, "tag") != 0;
 	if (!error && n == (one ? 1 : PURGE_COMMAND_MAX_VALUES))
 		error = one ? "only one PATH, --body-hash or --key" : "at most 32 tags";
-	if (!error && !*value)
-		error = "an empty value";
+	if (!error)
+		error = check_value(scope, value);
 	if (error) {
 		free(owned);
 		return error;
@@ -154,6 +171,27 @@ static size_t count_ok(const struct msg_purge_target_list *results)
 	return n;
 }
 
+/* By their status, as broadcasterd judges (broadcasterd/redelivery.h). */
+static bool is_told_again(const struct msg_purge_target *r)
+{
+	return !r->success && (r->status < 400 || r->status > 499 || r->status == 401 ||
+				      r->status == 403 || r->status == 408 || r->status == 429);
+}
+
+/* How the sentence ends. */
+static const char *what_comes_next(const struct msg_purge_target_list *results)
+{
+	size_t n_failed = results->count - count_ok(results), n_again = 0;
+	for (size_t i = 0; i < results->count; i++)
+		n_again += is_told_again(&results->items[i]);
+	if (!n_failed)
+		return ".";
+	if (n_again == n_failed)
+		return "; the others are told again until they have purged.";
+	return n_again ? "; the others are told again until they have purged, but for what was refused."
+		       : "; what was refused is not told again.";
+}
+
 /* Padded to width; control characters become '?'. */
 static void put(struct buf *out, struct span text, size_t width)
 {
@@ -211,9 +249,7 @@ void purge_report_write(const struct msg_purge_result *result, bool color, struc
 		put_row(out, &results->items[i], width, color);
 	snprintf(sentence, sizeof sentence,
 		"%zu of %zu targets purged, %" PRIu64 " object%s gone%s", n_ok, results->count,
-		result->purged, result->purged == 1 ? "" : "s",
-		n_ok == results->count ? "."
-				       : "; the others are told again until they have purged.");
+		result->purged, result->purged == 1 ? "" : "s", what_comes_next(results));
 	put_colored(out, DIM, color, span_of(sentence), 0);
 	buf_append_char(out, '\n');
 }

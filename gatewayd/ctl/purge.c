@@ -78,6 +78,9 @@ static void read_results(const struct json_span_doc *doc, struct msg_purge_resul
 {
 	uint32_t list = json_span_member(doc, json_span_root(), SPAN_LITERAL("results"));
 	uint32_t error = json_span_member(doc, json_span_root(), SPAN_LITERAL("error"));
+	/* hashd and gatewayd answer {"error":{"message":…}}. */
+	if (error != JSON_SPAN_NONE && json_span_type(doc, error) == JSON_SPAN_OBJECT)
+		error = json_span_member(doc, error, SPAN_LITERAL("message"));
 	if (error != JSON_SPAN_NONE && !json_span_borrow_string(doc, error, &result->error))
 		result->error = json_span_text(doc, error);
 	uint32_t count = list == JSON_SPAN_NONE ? 0 : json_span_count(doc, list);

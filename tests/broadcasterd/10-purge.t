@@ -88,6 +88,8 @@ subtest 'what cannot be a purge reaches nobody' => sub {
 		[ 'store by two tags', [ 'X-Purge-Store' => 'true', 'Surrogate-Key' => 'model:a model:b' ], qr/store can be purged of/ ],
 		[ 'a time without the store', [ 'X-Purge-Time' => 5 ], qr/goes with/ ],
 		[ 'no time', [ 'X-Purge-Time' => 'now', 'X-Purge-Store' => 'true', 'X-Purge-All' => 'true' ], qr/milliseconds/ ],
+		[ 'a tag of other characters', [ 'Surrogate-Key' => "a caf\xe9" ], qr/visible ASCII/ ],
+		[ 'a long tag', [ 'Surrogate-Key' => 'a ' . 'x' x 257 ], qr/at most 256 bytes/ ],
 		[ 'too many tags', [ 'Surrogate-Key' => join ' ', 1 .. 33 ], qr/too many tags/ ]) {
 		my ($what, $headers, $error) = @$_;
 		my $r = purge('/', $headers);

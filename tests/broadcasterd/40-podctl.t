@@ -51,6 +51,10 @@ for my $program (sort keys %calls) {
 		my $json = json_decode($out);
 		is_deeply [ map { $json->{$_} } qw(total success failed) ], [ 2, 1, 1 ], 'counts';
 		is scalar(@{ $json->{results} }), 2, 'results';
+		$other->mode(status => 400, body => '{}');
+		($code, $out, $err) = ctl($program, \%with, @purge, '--all');
+		is $code, 1, 'one refused';
+		like $out, qr/^1 of 2 targets purged, 1 object gone; what was refused is not told again\.$/m, 'what comes next';
 		$other->mode;
 	};
 	subtest "$program: what can be asked for" => sub {
@@ -65,7 +69,9 @@ for my $program (sort keys %calls) {
 			is_deeply { map { ($_ => $sent->{$_}) } keys %$headers }, $headers, 'as sent';
 		}
 		for ([ [], qr/what\?/ ], [ [ '--all', '/x' ], qr/only one of/ ], [ [ '/x', '/y' ], qr/only one PATH/ ], [ ['x'], qr/begins with a slash/ ],
-			[ [ '--key', 'abc' ], qr/64 hexadecimal digits/ ], [ [ '--tag', 'a', '--store' ], qr/the store can be purged/ ], [ ['--nonsense'], qr/nonsense/ ]) {
+			[ [ '--key', 'abc' ], qr/64 hexadecimal digits/ ], [ [ '--tag', 'a', '--store' ], qr/the store can be purged/ ],
+			[ [ '--tag', 'a b' ], qr/a tag has no spaces/ ], [ [ '--tag', "a\r\nX-Purge-All: 1" ], qr/visible ASCII/ ], [ [ '--model', "caf\xc3\xa9" ], qr/visible ASCII/ ],
+			[ [ '--tag', 'x' x 257 ], qr/at most 256 bytes/ ], [ ['/a b'], qr/a path has no spaces/ ], [ ["/a\nb"], qr/a path has no spaces/ ], [ ['--nonsense'], qr/nonsense/ ]) {
 			my ($args, $why) = @$_;
 			my ($code, $out, $err) = ctl($program, \%with, @purge, @$args);
 			is $code, 64, "refused: @$args";
@@ -83,6 +89,13 @@ for my $program (sort keys %calls) {
 		like $err, qr{/nowhere: No such file}, 'says so';
 	};
 }
+
+subtest 'an address that is no broadcaster' => sub {
+	my $gateway = daemon('gatewayd', http => 1, rpc => 'gatewayd.sock', env => { PROVIDER => 'mock', STORE => 'none' });
+	my ($code, $out, $err) = ctl('cachectl', \%with, 'purge', '--all', '--url', $gateway->url);
+	is $code, 1, 'a gatewayd';
+	like $err, qr/^cachectl: This gateway has no purge token/, 'the sentence, not the JSON around it';
+};
 
 subtest 'nobody there' => sub {
 	$d->stop;
