@@ -167,22 +167,22 @@ struct keys_rule keys_learn(const redisReply *row)
 
 /* ---- looking ---- */
 
-/* As resp_arguments_next(), within len bytes. */
+/* As resp_arguments_next(), of the arguments that are here with the end of their own line. */
 static bool next_within(struct resp_arguments *a, const char *end, struct span *argument)
 {
-	const char *p = a->at;
-
-	while (p < end && *p != '\r')
-		p++;
-	if (!a->left || p + 2 > end)
-		return false;
+	const char *p = a->at + 1; /* behind the '$' */
 	size_t len = 0;
 
-	for (const char *digit = a->at + 1; digit < p; digit++)
-		len = len * 10 + (size_t)(*digit - '0');
-	/* With the end of its own line, so that what is here is a whole argument. */
-	return len <= (size_t)(end - p) && len + 4 <= (size_t)(end - p) &&
-	       resp_arguments_next(a, argument);
+	if (!a->left)
+		return false;
+	while (p < end && *p != '\r')
+		len = len * 10 + (size_t)(*p++ - '0');
+	if (end - p < 4 || len > (size_t)(end - p) - 4)
+		return false;
+	*argument = (struct span){p + 2, len};
+	a->at = p + 2 + len + 2;
+	a->left--;
+	return true;
 }
 
 bool keys_first(const struct keys_rule *rule, const char *frame, size_t len, struct span *key)
@@ -194,6 +194,12 @@ bool keys_first(const struct keys_rule *rule, const char *frame, size_t len, str
 
 	if (rule->find <= KEYS_NONE)
 		return false;
+	if (rule->find == KEYS_AT) {
+		while (next_within(&a, end, key))
+			if (!at--)
+				return true;
+		return false;
+	}
 	for (int i = 0; next_within(&a, end, key); i++) {
 		if (rule->find == KEYS_COUNTED && i == rule->at &&
 			(!resp_number(*key, &count) || count <= 0))

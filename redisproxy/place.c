@@ -174,7 +174,6 @@ static int send_on(struct place *p, struct upstream *up)
 	}
 	if (upstream_send_place(up, p->frame, p->len, p) < 0)
 		return -1;
-	stats_sent(&c->proxy->stats, upstream_last_entry(up), p->command, p->frame, p->len);
 	if (p->route.is_own)
 		c->current = up;
 	return 0;

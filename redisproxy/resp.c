@@ -31,21 +31,9 @@ bool resp_number(struct span text, int64_t *value)
 	return true;
 }
 
-/* The number on the line at *p, which moves behind its CRLF. */
-static enum resp_result length_line(const char **p, const char *end, int64_t *value)
+/* As length_line(), of anything. */
+static enum resp_result any_length_line(const char **p, const char *end, int64_t *value)
 {
-	const char *at = *p;
-	int64_t n = 0;
-
-	/* Nearly all are a few digits. */
-	while (at < end && at - *p < 9 && *at >= '0' && *at <= '9')
-		n = n * 10 + (*at++ - '0');
-	if (end - at >= 2 && at > *p && at[0] == '\r' && at[1] == '\n' &&
-		(**p != '0' || at - *p == 1)) {
-		*p = at + 2;
-		*value = n;
-		return RESP_COMPLETE;
-	}
 	size_t len = (size_t)(end - *p);
 	const char *cr = memchr(*p, '\r', len < MAX_LENGTH_LINE ? len : MAX_LENGTH_LINE);
 
@@ -57,6 +45,24 @@ static enum resp_result length_line(const char **p, const char *end, int64_t *va
 		return RESP_BAD;
 	*p = cr + 2;
 	return RESP_COMPLETE;
+}
+
+/* The number on the line at *p, which moves behind its CRLF. */
+static inline enum resp_result length_line(const char **p, const char *end, int64_t *value)
+{
+	const char *at = *p, *most = end - at > 9 ? at + 9 : end;
+	int64_t n = 0;
+
+	/* Nearly all are a few digits. */
+	while (at < most && (unsigned char)(*at - '0') <= 9)
+		n = n * 10 + (*at++ - '0');
+	if (end - at >= 2 && at > *p && at[0] == '\r' && at[1] == '\n' &&
+		(**p != '0' || at - *p == 1)) {
+		*p = at + 2;
+		*value = n;
+		return RESP_COMPLETE;
+	}
+	return any_length_line(p, end, value);
 }
 
 static enum resp_result bad(struct resp_command *s, const char *data, const char *p,
@@ -299,6 +305,18 @@ enum resp_result resp_inline(
 
 /* ---- replies ---- */
 
+static bool is_line(char type)
+{
+	return type == '+' || type == '-' || type == ':' || type == '_' || type == ',' ||
+	       type == '(' || type == '#';
+}
+
+static bool is_counted(char type)
+{
+	return type == '$' || type == '*' || type == '!' || type == '=' || type == '~' ||
+	       type == '%' || type == '>' || type == '|';
+}
+
 /* A length or a count at p (behind the type). */
 static enum resp_result open_counted(struct resp_reply *s, const char **p, const char *end)
 {
@@ -369,12 +387,12 @@ enum resp_result resp_reply_scan(struct resp_reply *s, const char *data, size_t 
 			result = RESP_MORE;
 			break;
 		}
-		if (memchr("+-:_,(#", *p, 7)) {
+		if (is_line(*p)) {
 			s->left--;
 			s->in_line = true;
 			continue;
 		}
-		result = memchr("$*!=~%>|", *p, 8) ? open_counted(s, &p, end) : RESP_BAD;
+		result = is_counted(*p) ? open_counted(s, &p, end) : RESP_BAD;
 		if (result != RESP_COMPLETE)
 			break;
 		s->left--;

@@ -108,22 +108,31 @@ static bool find_key(const struct command *command, const char *frame, size_t le
 	       keys_first(&command->keys, frame, len, key);
 }
 
+/* Returns its hash; 0: the command has no key. */
+static uint64_t note_key(struct stats *stats, const struct command *command, const char *frame,
+	size_t len, bool logged, bool due)
+{
+	struct span key;
+
+	if (!find_key(command, frame, len, &key))
+		return 0;
+	uint64_t hash = key_hash(key);
+
+	if (logged)
+		slowlog_remember_key(stats->slowlog, key, hash);
+	if (due)
+		hotkeys_count(stats->hotkeys, key, hash);
+	return hash;
+}
+
 void stats_sent(struct stats *stats, struct entry *entry, const struct command *command,
 	const char *frame, size_t len)
 {
 	bool logged = entry->sent_us && stats->slowlog;
 	bool due = stats->hotkeys && hotkeys_due(stats->hotkeys);
-	struct span key;
 
 	entry->command = command;
-	entry->key_hash = 0;
-	if ((!logged && !due) || !find_key(command, frame, len, &key))
-		return;
-	entry->key_hash = key_hash(key);
-	if (logged)
-		slowlog_remember_key(stats->slowlog, key, entry->key_hash);
-	if (due)
-		hotkeys_count(stats->hotkeys, key, entry->key_hash);
+	entry->key_hash = logged || due ? note_key(stats, command, frame, len, logged, due) : 0;
 }
 
 void stats_replied(

@@ -186,6 +186,38 @@ static void on_event(evutil_socket_t fd, short what, void *arg)
 		destroy(talk);
 }
 
+/* ---- the reader ---- */
+
+#if HIREDIS_MAJOR < 1
+typedef int elements;
+#else
+typedef size_t elements;
+#endif
+static void *(*create_array)(const redisReadTask *task, elements n);
+
+static void *create_bounded_array(const redisReadTask *task, elements n)
+{
+	return n <= TALK_MAX_ELEMENTS ? create_array(task, n) : NULL;
+}
+
+redisReader *talk_reader_new(void)
+{
+	static redisReplyObjectFunctions bounded;
+	redisReader *reader = redisReaderCreate();
+
+	if (!reader)
+		return NULL;
+	if (!create_array) {
+		bounded = *reader->fn;
+		create_array = bounded.createArray;
+		bounded.createArray = create_bounded_array;
+	}
+	reader->fn = &bounded;
+	return reader;
+}
+
+/* ---- a connection ---- */
+
 struct talk *talk_new(struct server *server, const struct talk_events *events, void *arg)
 {
 	struct proxy *proxy = server_proxy(server);
@@ -208,7 +240,7 @@ struct talk *talk_new(struct server *server, const struct talk_events *events, v
 	buf_init(&talk->out, TALK_MAX_UNSENT);
 	talk->read_event = event_new(base, fd, EV_READ | EV_PERSIST, on_event, talk);
 	talk->write_event = event_new(base, fd, EV_WRITE | EV_PERSIST, on_event, talk);
-	talk->reader = redisReaderCreate();
+	talk->reader = talk_reader_new();
 	if (!talk->read_event || !talk->write_event || !talk->reader ||
 		server_open_tls(server, fd, &talk->tls) < 0) {
 		talk_free(&talk);

@@ -13,12 +13,14 @@
 
 #include "common/span.h"
 
+struct redisReader;
 struct redisReply;
 struct server;
 struct talk;
 
-#define TALK_MAX_REPLY  (8 << 20)
-#define TALK_MAX_UNSENT (1 << 20)
+#define TALK_MAX_REPLY    (8 << 20)
+#define TALK_MAX_ELEMENTS (64 << 10) /* of one array; a cluster has 16,384 slots */
+#define TALK_MAX_UNSENT   (1 << 20)
 
 struct talk_events {
 	/* The reply is the talk's. */
@@ -36,5 +38,9 @@ void talk_free(struct talk **talk);
 bool talk_auth(struct talk *talk, const char *user, const char *password);
 /* 0, or -1 when there is no room. */
 int talk_say(struct talk *talk, const struct span *argv, uint32_t argc);
+
+/* hiredis's reader, but that an array that announces more than TALK_MAX_ELEMENTS is an error before
+ * memory is taken for it. NULL when out of memory; redisReaderFree() frees it. */
+struct redisReader *talk_reader_new(void);
 
 #endif

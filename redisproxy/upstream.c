@@ -103,34 +103,39 @@ static int grow_queue(struct upstream *up)
 	return 0;
 }
 
-static int send_entry(struct upstream *up, const char *data, size_t len, const struct entry *entry)
+/* Queue the bytes; the new entry is the caller's to fill in. NULL when out of memory. */
+static struct entry *add_entry(struct upstream *up, const char *data, size_t len)
 {
 	if (up->count == up->capacity && grow_queue(up) < 0)
-		return -1;
+		return NULL;
 	if (out_append(&up->out, data, len) < 0)
-		return -1;
+		return NULL;
 	/* Silence counts from the first reply that is owed. */
 	if (!up->count)
 		up->heard_us = up->proxy->now_us;
-	up->queue[(up->first + up->count++) & (up->capacity - 1)] = *entry;
 	make_dirty(up);
-	return 0;
+	return &up->queue[(up->first + up->count++) & (up->capacity - 1)];
 }
 
 int upstream_send(struct upstream *up, const char *data, size_t len, struct client *client,
 	enum entry_meaning meaning, uint64_t sent_us)
 {
-	return send_entry(up, data, len,
-		&(struct entry){.client = client, .sent_us = sent_us, .meaning = meaning});
+	struct entry *entry = add_entry(up, data, len);
+
+	if (!entry)
+		return -1;
+	*entry = (struct entry){.client = client, .sent_us = sent_us, .meaning = meaning};
+	return 0;
 }
 
 int upstream_send_place(struct upstream *up, const char *data, size_t len, struct place *place)
 {
-	struct entry entry = {.place = place, .sent_us = place->sent_us, .is_place = true};
+	struct entry *entry = add_entry(up, data, len);
 
-	if (send_entry(up, data, len, &entry) < 0)
+	if (!entry)
 		return -1;
-	stats_sent(&up->proxy->stats, upstream_last_entry(up), place->command, data, len);
+	*entry = (struct entry){.place = place, .sent_us = place->sent_us, .is_place = true};
+	stats_sent(&up->proxy->stats, entry, place->command, data, len);
 	return 0;
 }
 

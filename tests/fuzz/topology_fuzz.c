@@ -9,6 +9,7 @@
 #include "redisproxy/resp.h"
 #include "redisproxy/sentinel.h"
 #include "redisproxy/slots.h"
+#include "redisproxy/talk.h"
 #include "redisproxy/zone.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
@@ -55,7 +56,7 @@ static void try_reply(const redisReply *reply)
 
 static void try_replies(const char *text, size_t len)
 {
-	redisReader *reader = redisReaderCreate();
+	redisReader *reader = talk_reader_new();
 	void *reply = NULL;
 	must(reader != NULL);
 	redisReaderFeed(reader, text, len);

@@ -14,11 +14,12 @@
 #include "redisproxy/command.h"
 #include "redisproxy/sentinel.h"
 #include "redisproxy/slots.h"
+#include "redisproxy/talk.h"
 #include "redisproxy/zone.h"
 
 static redisReply *reply_of(const char *text)
 {
-	redisReader *reader = redisReaderCreate();
+	redisReader *reader = talk_reader_new();
 	void *reply = NULL;
 	redisReaderFeed(reader, text, strlen(text));
 	assert_int_equal(redisReaderGetReply(reader, &reply), REDIS_OK);
@@ -200,6 +201,26 @@ static void keys_are_found(void **state)
 	commands_free(&commands);
 }
 
+/* Found by fuzzing: hiredis would take memory for all that is announced, and look at all of it. */
+static void announced_arrays_are_bounded(void **state)
+{
+	static const char *const texts[] = {
+		"*65537\r\n", "*42222222\r\n", "*1\r\n*2\r\n*2147483647\r\n"};
+	void *reply = NULL;
+	(void)state;
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+		redisReader *reader = talk_reader_new();
+		redisReaderFeed(reader, texts[i], strlen(texts[i]));
+		assert_int_equal(redisReaderGetReply(reader, &reply), REDIS_ERR);
+		redisReaderFree(reader);
+	}
+	redisReader *reader = talk_reader_new();
+	redisReaderFeed(reader, "*65536\r\n", 8);
+	assert_int_equal(redisReaderGetReply(reader, &reply), REDIS_OK);
+	assert_null(reply);
+	redisReaderFree(reader);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -209,6 +230,7 @@ int main(void)
 		cmocka_unit_test(sentinels_are_understood),
 		cmocka_unit_test(zones_hold_addresses),
 		cmocka_unit_test(keys_are_found),
+		cmocka_unit_test(announced_arrays_are_bounded),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
