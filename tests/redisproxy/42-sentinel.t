@@ -16,14 +16,26 @@ for my $replica (@redis[ 1, 2 ]) {
 }
 my %at = map { $redis[$_]->redis_port => $_ } 0 .. $#redis;
 
-my @sentinels = map {
+# A port that was free may be taken a moment later.
+sub start_sentinel
+{
+	for my $try (1 .. 5) {
+		my $s = try_sentinel();
+		wait_for { !$s->{process}->running || ask_sentinel($s, 'PING') } 'a sentinel';
+		return $s if $s->{process}->running;
+	}
+	die 'no sentinel';
+}
+
+sub try_sentinel
+{
 	my $port = Redis::free_port();
 	my $file = spew(test_path("sentinel-$port.conf"), join "\n", "port $port", 'bind 127.0.0.1', 'dir ' . test_dir(),
 		'requirepass guarded', "sentinel monitor main 127.0.0.1 @{[ $redis[0]->redis_port ]} 2", 'sentinel sentinel-pass guarded',
 		'sentinel down-after-milliseconds main 1000', 'sentinel failover-timeout main 4000', 'sentinel parallel-syncs main 2', '');
 	my $p = process("sentinel$port", [ Redis::binary(), $file, '--sentinel' ], ready => 0, exit => qr/^(?:0|1|9|15)$/);
-	{ port => $port, process => $p }
-} 1 .. 3;
+	return { port => $port, process => $p };
+}
 
 sub ask_sentinel
 {
@@ -32,6 +44,7 @@ sub ask_sentinel
 	$c->cmd('AUTH', 'guarded');
 	return $c->cmd(@words);
 }
+my @sentinels = map { start_sentinel() } 1 .. 3;
 for my $s (@sentinels) {
 	wait_for {
 		my $r = ask_sentinel($s, 'SENTINEL', 'master', 'main');

@@ -37,10 +37,17 @@ certificate('client', 'ca', 'DNS:client.test');
 sub tls_server
 {
 	my ($name, $auth, @more) = @_;
-	my $port = Redis::free_port();
-	my $redis = Redis::server(args => [ '--tls-port', $port, '--tls-cert-file', "$dir/$name.pem", '--tls-key-file', "$dir/$name.key",
-		'--tls-ca-cert-file', "$dir/ca.pem", '--tls-auth-clients', $auth, @more ]);
-	return ($redis, "127.0.0.1:$port");
+	# A port that was free may be taken a moment later.
+	for my $try (1 .. 3) {
+		my $port = Redis::free_port();
+		my $redis = eval {
+			Redis::server(args => [ '--tls-port', $port, '--tls-cert-file', "$dir/$name.pem", '--tls-key-file', "$dir/$name.key",
+				'--tls-ca-cert-file', "$dir/ca.pem", '--tls-auth-clients', $auth, @more ])
+		};
+		return ($redis, "127.0.0.1:$port") if $redis;
+		die $@ if $@ !~ /no redis-server/;
+	}
+	die 'no redis-server with TLS';
 }
 
 sub tls_proxy

@@ -1,0 +1,56 @@
+#!/usr/bin/env perl
+
+# Two replicas in two zones: reads go to the one in the proxy's own, whichever that is.
+
+use FindBin;
+use lib "$FindBin::Bin/../lib", $FindBin::Bin;
+use EG::Test;
+use Redis;
+
+my $master = Redis::server(args => [ '--repl-diskless-sync-delay', 0 ]);
+my %replica = map {
+	($_ => Redis::server(args => [ '--bind', '127.0.0.1', $_, '--replica-announce-ip', $_, '--replicaof', '127.0.0.1', $master->redis_port ]))
+} qw(127.0.0.2 127.0.0.3);
+wait_for { $_->client->cmd('INFO', 'replication') =~ /master_link_status:up/ } 'replication' for values %replica;
+
+my $sentinel;
+for my $try (1 .. 5) {
+	my $port = Redis::free_port();
+	my $file = spew(test_path("sentinel-$port.conf"), join "\n", "port $port", 'bind 127.0.0.1', 'dir ' . test_dir(),
+		"sentinel monitor main 127.0.0.1 @{[ $master->redis_port ]} 1", '');
+	my $p = process("sentinel$port", [ Redis::binary(), $file, '--sentinel' ], ready => 0, exit => qr/^(?:0|1|9|15)$/);
+	my $known = sub {
+		my $r = eval { Redis->new($port)->cmd('SENTINEL', 'replicas', 'main') };
+		return ref $r eq 'ARRAY' && 2 == grep { my %row = @$_; $row{'master-link-status'} eq 'ok' } @$r;
+	};
+	wait_for { !$p->running || $known->() } 'the sentinel to know both';
+	$sentinel = $port, last if $p->running;
+}
+
+sub calls
+{
+	my ($zone) = @_;
+	return $replica{$zone}->client->cmd('INFO', 'commandstats') =~ /cmdstat_get:calls=(\d+)/ ? $1 : 0;
+}
+
+sub reads_of
+{
+	my ($own) = @_;
+	return Redis::proxy($master, args => [ '--mode=sentinel', '--sentinel-master=main', "--sentinel-addresses=127.0.0.1:$sentinel",
+		'--reader-routing', '--read-your-writes=0', '--ping-interval=100ms', '--ping-timeout=500ms', '--topology-refresh=100ms',
+		'--zone-cidrs=127.0.0.2/32,127.0.0.3/32', "--own-ip=$own" ]);
+}
+
+for my $own (sort keys %replica) {
+	my $proxy = reads_of($own);
+	my $c = $proxy->client;
+	wait_for { $proxy->log =~ /reads go to \Q$own\E:/ } "the replica at $own";
+	my $before = calls($own);
+	# It may have to be connected to first.
+	wait_for { $c->cmd('GET', 'k'); calls($own) > $before } 'a read there';
+	$before = calls($own);
+	$c->cmd('GET', 'k') for 1 .. 20;
+	is calls($own) - $before, 20, "reads go to $own";
+	$proxy->stop;
+}
+done_testing;
