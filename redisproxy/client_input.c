@@ -263,8 +263,7 @@ void client_on_readable(evutil_socket_t fd, short what, void *arg)
 			return;
 		buf_clear(&c->in);
 		/* Nearly always nothing is left, and nothing need be allocated for it. */
-		if (used < total &&
-			buf_append(&c->in, proxy->scratch + used, total - used) < 0)
+		if (used < total && buf_append(&c->in, proxy->scratch + used, total - used) < 0)
 			client_close(c);
 	} else {
 		if (buf_append(&c->in, proxy->scratch, (size_t)n) < 0) {
