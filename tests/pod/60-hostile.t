@@ -9,6 +9,7 @@ use EG::Test;
 use EG::Pod;
 use IO::Select;
 use IO::Socket::INET;
+use List::Util qw(max);
 use Socket qw(SOL_SOCKET SO_LINGER SO_RCVBUF PF_INET SOCK_STREAM pack_sockaddr_in inet_aton);
 use Time::HiRes ();
 
@@ -66,6 +67,15 @@ sub metric
 	return http('GET', $pod->url . '/metrics')->{body} =~ /^\Q$name\E (\S+)$/m ? $1 : undef;
 }
 
+# Turns of the loop so far that took more than 5 ms and 20 ms of processor time, and the longest.
+sub turns
+{
+	return map {
+		my %turns = http('GET', $_->url . '/metrics')->{body} =~ /^loop_(long_turns_total|stuck_turns_total|turn_cpu_max_seconds) (\S+)$/mg;
+		{ long => $turns{long_turns_total}, stuck => $turns{stuck_turns_total}, ms => $turns{turn_cpu_max_seconds} * 1000 };
+	} @daemons;
+}
+
 # A client in a process of its own asks for what is in memory, again and again, until it is told to stop.
 sub start_good
 {
@@ -84,7 +94,7 @@ sub start_good
 		}
 		@ms = sort { $a <=> $b } @ms;
 		spew(test_path("good-$name"), json_encode({ n => scalar @ms, failed => $failed // 0, p50 => $ms[ @ms / 2 ],
-			p99 => $ms[ @ms * 0.99 ], max => $ms[-1] }));
+			p99 => $ms[ @ms < 200 ? max(@ms - 3, 0) : @ms * 0.99 ], max => $ms[-1] }));
 		POSIX::_exit(0);
 	}
 	return sub {
@@ -96,13 +106,15 @@ sub start_good
 
 my $alone;
 
-# Runs the attack beside the good client; $limit_kb is how much each daemon may grow meanwhile.
+# Runs the attack beside the good client; $limit_kb is how much each daemon may grow meanwhile. One turn
+# serves every socket that is ready, each within bounds: of hundreds at once it takes $o{stuck} long ones.
 sub beside
 {
-	my ($name, $limit_kb, $attack) = @_;
+	my ($name, $limit_kb, $attack, %o) = @_;
 	subtest $name => sub {
 		my @before = map { uss_kb($_->pid) } @daemons;
 		my (@most, $stop);
+		my @turns = turns();
 		my $look = sub {
 			for my $i (0 .. $#daemons) {
 				my $more = uss_kb($daemons[$i]->pid) - $before[$i];
@@ -114,10 +126,16 @@ sub beside
 		$look->();
 		my $good = $stop->();
 		is $good->{failed}, 0, "the well-behaved client: $good->{n} requests, all HIT";
-		# Other tests use the machine too: that the loop is never held up shows in p99, not in a mean.
-		# Of few requests it is the worst one.
-		cmp_ok $good->{p99}, '<', !$MEASURED ? 2500 : $good->{n} < 200 ? 1000 : 250, sprintf 'p50 %.2f ms, p99 %.2f ms (alone %.2f and %.2f)', $good->{p50}, $good->{p99},
+		# Other tests use the machine too, and one of them may stop anybody for 100 ms: so of few requests
+		# the worst two do not count. What does not depend on others is the processor time of a turn.
+		cmp_ok $good->{p99}, '<', $MEASURED ? 250 : 2500, sprintf 'p50 %.2f ms, p99 %.2f ms (alone %.2f and %.2f)', $good->{p50}, $good->{p99},
 			@$alone{qw(p50 p99)};
+		my @now = turns();
+		for my $i (0 .. $#daemons) {
+			my ($long, $stuck) = map { $now[$i]{$_} - $turns[$i]{$_} } qw(long stuck);
+			my $text = "$daemons[$i]{name}: $long turns of more than 5 ms, $stuck of more than 20 ms, longest $now[$i]{ms} ms";
+			cmp_ok $stuck, '<', $o{stuck} // 3, $text if $MEASURED;
+		}
 		for my $i (0 .. $#daemons) {
 			next if !$MEASURED;
 			cmp_ok $most[$i], '<', $limit_kb, "$daemons[$i]{name}: $most[$i] kB more";
@@ -159,9 +177,9 @@ sub stop_reading
 	return;
 }
 
-beside 'clients that stop reading' => 16 << 10, sub { stop_reading($_[0], $large) };
+beside 'clients that stop reading' => 16 << 10, sub { stop_reading($_[0], $large) }, stuck => 20;
 # A credit of 256 KiB, and as much on its way to the client.
-beside 'clients that stop reading what is made for them' => 100 * 600, sub { stop_reading($_[0], $made) };
+beside 'clients that stop reading what is made for them' => 100 * 600, sub { stop_reading($_[0], $made) }, stuck => 20;
 
 beside 'clients that send a byte at a time' => 8 << 10, sub {
 	my ($look) = @_;
@@ -216,7 +234,7 @@ beside "$CONNECTIONS connections" => 60 << 10, sub {
 	syswrite $_, 'GET / HTTP/1.1' for @s;
 	$look->();
 	close $_ for @s;
-};
+}, stuck => 20;
 
 beside 'ten thousand requests in a row' => 16 << 10, sub {
 	my ($look) = @_;
