@@ -11,6 +11,7 @@
 #include <event2/event_struct.h>
 
 #include "common/http_client_easy.h"
+#include "common/http_inflate.h"
 #include "common/loop.h"
 
 /*
@@ -57,7 +58,8 @@ struct http_call {
 	size_t head_bytes;
 	size_t turn_bytes; /* of the body, since read_on */
 	struct deferred read_on;
-	bool encoded;
+	struct http_inflate *inflate; /* NULL: the body is as it comes */
+	bool keep_encoding, body_began;
 	bool head_complete, sent;
 	unsigned sends, max_sends;
 	char error[CURL_ERROR_SIZE];
@@ -110,23 +112,43 @@ static int status_of(const struct http_call *call)
 	return status >= 200 && status <= 999 ? (int)status : 0; /* interim ones do not count */
 }
 
-/* libcurl reads as long as there is something, megabytes in one turn: the rest waits for the next.
- * Not of an encoded body: libcurl would go on decoding what it has, into memory of its own. */
+/* False for an encoding that nobody asked for. */
+static bool begin_body(struct http_call *call)
+{
+	struct span encoding = http_call_header(call, "content-encoding");
+	call->body_began = true;
+	if (call->keep_encoding || http_inflate_is_identity(encoding))
+		return true;
+	call->inflate = http_inflate_new(encoding);
+	return call->inflate != NULL;
+}
+
+/* libcurl reads as long as there is something, megabytes in one turn: the rest waits for the next,
+ * and libcurl gives it again. */
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
 	struct http_call *call = arg;
-	if (call->body.len == 0)
-		call->encoded = http_call_header(call, "content-encoding").data;
-	if (call->turn_bytes >= TURN_BYTES && !call->encoded) {
-		loop_defer(call->client->loop, &call->read_on);
-		return CURL_WRITEFUNC_PAUSE;
-	}
-	call->turn_bytes += size * n;
-	if (buf_append(&call->body, data, size * n) != 0)
+	size_t len = size * n, before = call->body.len;
+	enum http_inflate_progress progress = HTTP_INFLATE_FULL;
+	if (!call->body_began && !begin_body(call))
 		return CURL_WRITEFUNC_ERROR;
-	if (call->on_piece && status_of(call) == 200)
-		call->on_piece(&call->body, call->arg);
-	return size * n;
+	if (call->turn_bytes < TURN_BYTES) {
+		progress = HTTP_INFLATE_MORE;
+		if (call->inflate)
+			progress = http_inflate_piece(call->inflate, (struct span){data, len},
+				TURN_BYTES - call->turn_bytes, &call->body);
+		else if (buf_append(&call->body, data, len) != 0)
+			progress = HTTP_INFLATE_BAD;
+		call->turn_bytes += call->body.len - before;
+		if (call->on_piece && status_of(call) == 200)
+			call->on_piece(&call->body, call->arg);
+	}
+	if (progress == HTTP_INFLATE_BAD)
+		return CURL_WRITEFUNC_ERROR;
+	if (progress == HTTP_INFLATE_MORE)
+		return len;
+	loop_defer(call->client->loop, &call->read_on);
+	return CURL_WRITEFUNC_PAUSE;
 }
 
 /* One line of a head, interim responses and trailers included: of those only the size counts, since
@@ -228,6 +250,7 @@ static void call_free(struct http_call *call)
 {
 	buf_free(&call->body);
 	buf_free(&call->head);
+	http_inflate_free(&call->inflate);
 	free(call);
 }
 
@@ -235,6 +258,8 @@ static enum http_call_outcome outcome_of(const struct http_call *call, CURLcode 
 {
 	switch (code) {
 	case CURLE_OK:
+		if (call->inflate && !http_inflate_ended(call->inflate))
+			return HTTP_CALL_BAD;
 		/* libcurl takes a connection that closes inside a head for the end of a response.
 		 */
 		return call->head_complete && status_of(call) ? HTTP_CALL_OK : HTTP_CALL_RESET;
@@ -327,8 +352,13 @@ static void read_on(void *arg)
 	struct http_call *call = arg;
 	struct http_client *c = call->client;
 	call->turn_bytes = 0;
-	curl_easy_pause(call->easy, CURLPAUSE_CONT);
+	client_enter(c);
+	/* What on_body() refuses of what was held back, libcurl says here and nowhere else. */
+	CURLcode code = curl_easy_pause(call->easy, CURLPAUSE_CONT);
+	if (code != CURLE_OK)
+		call_end(call, outcome_of(call, code), curl_easy_strerror(code));
 	client_collect(c);
+	client_leave(c);
 }
 
 static int on_socket_wanted(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
@@ -517,6 +547,7 @@ struct http_call *http_client_call(struct http_client *client,
 	call->body_out = body_out;
 	call->max_sends = options->max_sends;
 	call->on_piece = options->on_piece;
+	call->keep_encoding = options->keep_encoding;
 	call->on_done = on_done;
 	call->arg = arg;
 	call->started_us = loop_now_us(client->loop);
@@ -540,23 +571,7 @@ struct http_call *http_client_call(struct http_client *client,
 
 struct span http_call_header(const struct http_call *call, const char *name)
 {
-	size_t name_len = strlen(name);
-	const char *at = (const char *)call->head.data, *end = at + call->head.len;
-	while (at < end) {
-		const char *line_end = memchr(at, '\n', (size_t)(end - at));
-		const char *next = line_end ? line_end + 1 : end;
-		size_t len = (size_t)(next - at);
-		if (len > name_len && at[name_len] == ':' && strncasecmp(at, name, name_len) == 0) {
-			const char *from = at + name_len + 1, *to = next;
-			while (from < to && strchr(" \t\r\n", *from))
-				from++;
-			while (to > from && strchr(" \t\r\n", to[-1]))
-				to--;
-			return (struct span){from, (size_t)(to - from)};
-		}
-		at = next;
-	}
-	return (struct span){0};
+	return http_client_easy_header(&call->head, name);
 }
 
 bool http_call_sent(const struct http_call *call)

@@ -134,7 +134,9 @@ static CURLcode set_options(
 	SET(CURLOPT_FRESH_CONNECT, (long)options->fresh);
 	SET(CURLOPT_FORBID_REUSE, (long)options->fresh);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long)options->connect_timeout_ms);
-	SET(CURLOPT_ACCEPT_ENCODING, options->keep_encoding ? (const char *)NULL : "");
+	/* Asked for by libcurl, decoded by us (http_inflate). */
+	SET(CURLOPT_ACCEPT_ENCODING, options->keep_encoding ? (const char *)NULL : "gzip");
+	SET(CURLOPT_HTTP_CONTENT_DECODING, 0L);
 	return rc ? rc : set_signature(easy, options->signature);
 }
 
@@ -146,4 +148,25 @@ CURLcode http_client_easy_set(
 	CURLcode rc = ok ? set_options(easy, options, list) : CURLE_OUT_OF_MEMORY;
 	*headers = list;
 	return rc;
+}
+
+struct span http_client_easy_header(const struct buf *head, const char *name)
+{
+	size_t name_len = strlen(name);
+	const char *at = (const char *)head->data, *end = at + head->len;
+	while (at < end) {
+		const char *line_end = memchr(at, '\n', (size_t)(end - at));
+		const char *next = line_end ? line_end + 1 : end;
+		size_t len = (size_t)(next - at);
+		if (len > name_len && at[name_len] == ':' && strncasecmp(at, name, name_len) == 0) {
+			const char *from = at + name_len + 1, *to = next;
+			while (from < to && strchr(" \t\r\n", *from))
+				from++;
+			while (to > from && strchr(" \t\r\n", to[-1]))
+				to--;
+			return (struct span){from, (size_t)(to - from)};
+		}
+		at = next;
+	}
+	return (struct span){0};
 }

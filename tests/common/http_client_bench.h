@@ -41,6 +41,7 @@ struct outcome {
 	bool tag_absent, sent;
 	char detail[300];
 	uint64_t duration_us;
+	uint64_t turn_cpu_max_us;              /* of ask_limited() */
 	void (*then)(struct outcome *outcome); /* the last thing in on_done */
 };
 
@@ -190,6 +191,7 @@ static inline struct outcome ask_limited(void (*serve)(struct raw_server *, int,
 	options.timeout_ms = timeout_ms;
 	options.max_response_bytes = max_response_bytes;
 	struct outcome o = call_once(&b, &options);
+	o.turn_cpu_max_us = loop_turn_cpu_max_us(b.loop);
 	assert_int_equal(b.bodies_released, 1);
 	tear_down(&b);
 	raw_server_stop(&s);
