@@ -194,9 +194,11 @@ static void finish_log(struct builder *b, struct process_config *process, struct
 }
 
 /* What can be checked only when all keys are known. */
-static void finish_process(struct builder *b, struct process_config *process)
+static void finish_process(struct builder *b, const struct ini_section *section,
+	struct process_config *process, bool has_errors)
 {
-	if (!process->command.n)
+	/* One that could not be read has been reported as such. */
+	if (!process->command.n && !(has_errors && ini_entry(section, "command")))
 		report_error(b->report, process->file, process->line, "[program:%s] has no command",
 			process->program);
 	finish_log(b, process, &process->out, "stdout");
@@ -264,7 +266,7 @@ static void build_program(struct builder *b, const struct ini_section *section)
 		}
 		for (size_t j = 0; j < section->n_entries; j++)
 			set_entry(b, program_keys, process, &section->entries[j], &names, i == 0);
-		finish_process(b, process);
+		finish_process(b, section, process, b->report->errors > errors);
 		process->group_priority = group_section
 						  ? early_number(b, group_section, "priority",
 							    -1000000, 1000000, DEFAULT_PRIORITY)

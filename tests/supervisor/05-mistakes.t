@@ -81,6 +81,13 @@ subtest 'all mistakes at once' => sub {
 	is $code, 78, 'exit code';
 };
 
+subtest 'a command that cannot be read is not missing as well' => sub {
+	my ($code, $text) = try_config("[program:a]\ncommand=%(ENV_NOT_THERE)s\n");
+	is scalar(() = $text =~ /: error: /g), 1, 'one mistake, one error' or diag $text;
+	($code, $text) = try_config("[program:a]\ncommand=\n");
+	like $text, qr/has no command/, 'an empty one is';
+};
+
 subtest 'mistakes in an included file are told with its name' => sub {
 	spew("$dir/part.ini", "[program:p]\ncommand=x\nstopsignal=A\n");
 	my ($code, $text) = try_config("[include]\nfiles=part.ini\n");
