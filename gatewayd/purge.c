@@ -21,9 +21,10 @@
 #define SLICE_US      1000
 #define SLICE_OBJECTS 32
 /* After a purge of so many objects memory goes back to the kernel. */
-#define TRIM_OBJECTS    1000
-#define TRIM_BYTES      (4u << 20)
-#define SIBLING_WAIT_MS 5000
+#define TRIM_OBJECTS 1000
+#define TRIM_BYTES   (4u << 20)
+/* Both rounds fit into what a broadcaster waits (5 s). */
+#define SIBLING_WAIT_MS 2000
 
 struct sibling {
 	struct purge *purge;
@@ -92,11 +93,15 @@ static void finish(void *arg)
 		.n = purge->n_targets,
 		.targets = purge->targets,
 		.error = ""};
+	char error[sizeof purge->targets->pod + 2 + sizeof purge->targets->error];
 	for (size_t i = 0; i < purge->n_targets; i++) {
 		if (purge->targets[i].success)
 			continue;
-		if (result.failed++ == 0)
-			result.error = purge->targets[i].error;
+		if (result.failed++ > 0)
+			continue;
+		snprintf(error, sizeof error, "%s: %s", purge->targets[i].pod,
+			purge->targets[i].error);
+		result.error = error;
 	}
 	purge->purger->counters.failed += result.failed > 0;
 	if (purge->on_done)

@@ -55,7 +55,7 @@ struct purge_result {
 	size_t n, failed;
 	/* By number of the instance; of a purge of the store behind them "store". */
 	const struct purge_target_result *targets;
-	const char *error; /* of the first that failed; "": none did */
+	const char *error; /* of the first that failed, with its name; "": none did */
 };
 
 struct purger_counters {

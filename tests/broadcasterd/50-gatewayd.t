@@ -17,7 +17,7 @@ sub gatewayd
 my @own = map { gatewayd('own', $_, 2) } 0, 1;
 my $other = gatewayd('other', 0, 1);
 my $d = daemon('broadcasterd', http => 1, rpc => 'own/broadcasterd.sock', env => { RUN_DIR => test_path('own'),
-	BROADCASTERD_TARGETS => $other->address, PURGE_TOKEN => $token, BROADCASTERD_CONNECT_TIMEOUT => '300ms', BROADCASTERD_TIMEOUT => '1s' });
+	BROADCASTERD_TARGETS => $other->address, PURGE_TOKEN => $token, BROADCASTERD_CONNECT_TIMEOUT => '300ms' });
 
 sub ask { my ($g, $text, @headers) = @_; return http('POST', $g->url . '/v1/embeddings', [ 'Content-Type' => 'application/json', @headers ],
 	json_encode({ model => 'text-embedding-3-small', dimensions => 4, input => $text }))->{headers}{'x-cache'} }
@@ -46,6 +46,8 @@ subtest 'one that hangs' => sub {
 	my $r = purge('X-Purge-All' => 'true');
 	is $r->{status}, 502, 'reported';
 	my %ok = map { $_->{pod} => $_->{success} } @{ $r->{json}{results} };
+	my ($sibling) = grep { $_->{pod} eq 'gatewayd.0' } @{ $r->{json}{results} };
+	like $sibling->{error}, qr/gatewayd\.1: no answer in time/, 'and named by its sibling, which could not purge the whole pod';
 	ok $ok{ $other->address }, 'the other pod has purged';
 	ok !$ok{'gatewayd.1'}, 'it has not';
 	is ask($own[0], 'plain'), 'MISS', 'its sibling has, though it could not purge the whole pod';
