@@ -32,7 +32,7 @@ subtest 'fast exits: backoff, then FATAL, then start again' => sub {
 	my $pod = Pod->new(sub {
 		my ($pod) = @_;
 		my $command = $pod->script(p => "note('start');\nexit 3 if !-e \"\$T/good\";\nsleep 1000;\n");
-		return "[program:p]\ncommand=$command\nstartretries=3\nrestart_delay=50ms\nstartsecs=200ms\n";
+		return "[program:p]\ncommand=$command\nstartretries=3\nrestart_delay=50ms\nstartsecs=2\n";
 	});
 	my ($p) = $pod->wait_state(p => 'FATAL');
 	is scalar $pod->events, 4, 'the first start and three tries';
