@@ -118,20 +118,33 @@ subtest 'retries' => sub {
 
 subtest 'breaker' => sub {
 	my $d2 = gateway(env => { OPENAI_BASE_URL => $openai->base, STORE => 'none', MAX_RETRIES => 0,
-		CIRCUIT_BREAKER_OPEN => '300ms' });
+		CIRCUIT_BREAKER_OPEN => '300ms', OPENAI_TIMEOUT => '2s' });
+	my $state = sub { metric($d2, 'circuit_breaker_state{service="openai"}') };
 	is ask($d2, 'known')->{status}, 200, 'well';
 	$openai->reset;
 	$openai->mode(fault => 'status', status => 500);
 	is ask($d2)->{status}, 500, 'failure' for 1 .. 5;
-	is metric($d2, 'circuit_breaker_state{service="openai"}'), 1, 'open';
+	is $state->(), 1, 'open';
 	my $r = ask($d2);
 	is $r->{status}, 503, 'refused at once';
 	ok $r->{headers}{'retry-after'}, 'with Retry-After';
 	is $openai->calls, 5, 'without a call';
 	is ask($d2, 'known')->{status}, 200, 'hits are served';
+	# Nobody waits for the answers: only one of these requests is let through, as a probe.
+	$openai->mode(fault => 'hang');
+	my @asked;
+	wait_for {
+		push @asked, EG::HTTP->new($d2->url);
+		$asked[-1]->send(EG::HTTP::format_request('POST', '/v1/embeddings', [ Authorization => 'Bearer sk-good', 'Content-Type' => 'application/json' ],
+			json_encode({ input => 'probe ' . @asked, model => 'text-embedding-3-small', dimensions => 8 })));
+		$state->() == 2;
+	} 'the breaker to be half-open';
+	is $openai->calls, 6, 'half-open: one probe, not more';
+	is ask($d2)->{status}, 503, 'others are refused meanwhile';
+	wait_for { $state->() == 1 } 'it to open again, since the probe failed';
 	$openai->mode;
 	wait_for { ask($d2)->{status} == 200 } 'the breaker to let a probe through';
-	is metric($d2, 'circuit_breaker_state{service="openai"}'), 0, 'closed';
+	is $state->(), 0, 'closed';
 };
 
 subtest 'provider down' => sub {
