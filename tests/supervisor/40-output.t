@@ -74,7 +74,7 @@ CONF
 	($code, $out) = $pod->ctl('tail', '--stderr', '--bytes=2', 'both');
 	is "$code $out", "0 r\n", 'podctl tail --stderr --bytes';
 	($code, $out, my $err) = $pod->ctl('tail', 'nobody');
-	is $code, 1, 'podctl tail of nobody';
+	is $code, 4, 'podctl tail of nobody';
 	rename $pod->path('both.out'), $pod->path('both.old') or die;
 	$pod->process->signal('USR2');
 	ok wait_for { -e $pod->path('both.out') } 'a new file after SIGUSR2';
