@@ -8,8 +8,9 @@ use lib "$FindBin::Bin/../lib", $FindBin::Bin;
 use EG::Test;
 use Redis;
 
-my $rounds = $ENV{EG_MODEL_ROUNDS} // 10;
-# The same every time; the long version, make test-redis-model, takes another each time.
+my $rounds = $ENV{EG_MODEL_ROUNDS} // 25;
+# The same every time: with others a reply was waited for in vain now and then, which is not explained yet.
+# The long version, make test-redis-model, takes another each time.
 my $seed = $ENV{EG_MODEL_SEED} // ($ENV{EG_MODEL_ROUNDS} ? time : 1795890650);
 srand $seed;
 note "EG_MODEL_SEED=$seed";
