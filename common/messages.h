@@ -169,7 +169,8 @@ struct msg_f64s {
 	F(strs, changed, "programs that were restarted with new settings") \
 	F(strs, removed, "programs that were stopped and forgotten") \
 	L(program, programs, "all, afterwards") \
-	F(strs, adjusted, "programs that took new settings over without a restart")
+	F(strs, adjusted, "programs that took new settings over without a restart") \
+	F(strs, warnings, "of the configuration: FILE:LINE and a sentence; up to 100")
 #define MSG_TAIL_PARAMS(F, L) \
 	F(str, name, "one process") \
 	F(str, stream, "stdout, stderr or all; empty: stdout") \

@@ -15,6 +15,8 @@
 #define MAX_NAMES          256
 #define N_METHODS          7
 #define MISTAKES_MAX_BYTES 8192
+#define MISTAKE_MAX_BYTES  1024
+#define WARNINGS_MAX       100
 
 enum operation { STATUS, START, STOP, RESTART, RELOAD, SIGNAL };
 
@@ -28,6 +30,7 @@ struct waiter {
 	size_t n_processes;
 	struct strings unknown;     /* names that mean nothing */
 	struct pod_changes changes; /* RELOAD */
+	struct strings warnings;    /* RELOAD: of the new configuration */
 };
 
 struct control {
@@ -48,6 +51,7 @@ static void waiter_free(struct waiter *waiter)
 		*at = waiter->next;
 	strings_free(&waiter->unknown);
 	pod_changes_free(&waiter->changes);
+	strings_free(&waiter->warnings);
 	free(waiter->processes);
 	free(waiter);
 }
@@ -161,9 +165,10 @@ static void answer_reload(struct waiter *waiter)
 	struct msg_reload_result result = {.added = spans_of(&changes->added),
 		.changed = spans_of(&changes->changed),
 		.removed = spans_of(&changes->removed),
-		.adjusted = spans_of(&changes->adjusted)};
+		.adjusted = spans_of(&changes->adjusted),
+		.warnings = spans_of(&waiter->warnings)};
 	if (listing_make(&listing, n) == 0 && result.added.items && result.changed.items &&
-		result.removed.items && result.adjusted.items) {
+		result.removed.items && result.adjusted.items && result.warnings.items) {
 		for (size_t i = 0; i < n; i++) {
 			struct process *process = pod_process(control->pod, i);
 			const char *label = process->config->label;
@@ -177,8 +182,8 @@ static void answer_reload(struct waiter *waiter)
 	} else {
 		rpc_request_fail(waiter->request, RPC_FAILED, "out of memory");
 	}
-	struct msg_strs *lists[] = {
-		&result.added, &result.changed, &result.removed, &result.adjusted};
+	struct msg_strs *lists[] = {&result.added, &result.changed, &result.removed,
+		&result.adjusted, &result.warnings};
 	for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
 		free(lists[i]->items);
 	listing_free(&listing);
@@ -367,25 +372,28 @@ static void serve_shutdown(struct rpc_request *request, struct span bytes, void 
 
 /* ---- reload ---- */
 
+/* What is wrong with a configuration. */
 struct mistakes {
-	struct buf text;
+	struct buf errors; /* a line each; one that does not fit any more is one of many */
+	struct strings warnings;
 };
 
 static void collect_mistake(
 	void *arg, bool is_error, const char *file, unsigned line, const char *text)
 {
 	struct mistakes *mistakes = arg;
-	if (!is_error) {
-		log_warn("%s:%u: %s", file ? file : "configuration", line, text);
+	char place[24] = "", mistake[MISTAKE_MAX_BYTES];
+	if (line)
+		snprintf(place, sizeof place, ":%u", line);
+	snprintf(mistake, sizeof mistake, "%s%s: %s: %s", file ? file : "configuration", place,
+		is_error ? "error" : "warning", text);
+	if (is_error) {
+		buf_printf(&mistakes->errors, "%s%s", mistakes->errors.len ? "\n" : "", mistake);
 		return;
 	}
-	/* A line that does not fit any more is one of many. */
-	const char *newline = mistakes->text.len ? "\n" : "";
-	if (line)
-		buf_printf(&mistakes->text, "%s%s:%u: error: %s", newline, file, line, text);
-	else
-		buf_printf(&mistakes->text, "%s%s: error: %s", newline,
-			file ? file : "configuration", text);
+	log_warn("%s", mistake);
+	if (mistakes->warnings.n < WARNINGS_MAX)
+		strings_add(&mistakes->warnings, span_of(mistake));
 }
 
 /* Who is not there any more cannot be waited for. */
@@ -404,7 +412,8 @@ static void forget_removed(struct control *control)
 	}
 }
 
-static void reload(struct control *control, struct rpc_request *request, struct pod_config *config)
+static void reload(struct control *control, struct rpc_request *request, struct pod_config *config,
+	struct strings *warnings)
 {
 	static const struct msg_strs all;
 	struct pod_changes changes;
@@ -420,6 +429,8 @@ static void reload(struct control *control, struct rpc_request *request, struct 
 		return;
 	}
 	waiter->changes = changes;
+	waiter->warnings = *warnings;
+	*warnings = (struct strings){0};
 	size_t kept = 0;
 	for (size_t i = 0; i < waiter->n_processes; i++) {
 		const char *label = waiter->processes[i]->config->label;
@@ -434,7 +445,7 @@ static void serve_reload(struct rpc_request *request, struct span bytes, void *a
 {
 	struct control *control = arg;
 	struct msg_empty nothing;
-	struct mistakes mistakes = {.text = BUF_INIT(MISTAKES_MAX_BYTES)};
+	struct mistakes mistakes = {.errors = BUF_INIT(MISTAKES_MAX_BYTES)};
 	struct report report = {.line = collect_mistake, .arg = &mistakes};
 	struct pod_config config;
 	if (msg_reload_serve_params(request, bytes, &nothing) < 0)
@@ -446,12 +457,13 @@ static void serve_reload(struct rpc_request *request, struct span bytes, void *a
 		log_error("configuration not taken over: it has %u errors", report.errors);
 		rpc_request_fail(request, RPC_FAILED,
 			"nothing was changed, since the configuration has errors:\n%.*s",
-			(int)mistakes.text.len, (const char *)mistakes.text.data);
+			(int)mistakes.errors.len, (const char *)mistakes.errors.data);
 	} else {
-		reload(control, request, &config);
+		reload(control, request, &config, &mistakes.warnings);
 		pod_config_free(&config);
 	}
-	buf_free(&mistakes.text);
+	buf_free(&mistakes.errors);
+	strings_free(&mistakes.warnings);
 }
 
 struct control *control_new(

@@ -1,6 +1,7 @@
 /*
- * bare_spawn PROGRAM FIFO COUNT: starts PROGRAM FIFO 1 to PROGRAM FIFO COUNT as soon as it can, then waits. The least that a supervisor's
- * start can cost: what is above it is the supervisor's own.
+ * bare_spawn PROGRAM FIFO COUNT: starts PROGRAM FIFO 1 to PROGRAM FIFO COUNT as soon as it can,
+ * then waits. The least that a supervisor's start can cost: what is above it is the supervisor's
+ * own.
  */
 #include <stdio.h>
 #include <stdlib.h>

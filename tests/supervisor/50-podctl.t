@@ -133,6 +133,17 @@ subtest 'usage' => sub {
 		is $code, 64, "podctl @$args";
 		like $err, $why, 'says why';
 	}
+	for ([ [ 'status', '--once' ], '--once' ], [ [ '--follow', 'restart', 'w.0' ], '-f, --follow' ], [ [ 'shutdown', '--json' ], '--json' ],
+		[ [ 'top', '--tag=x' ], 'an option of purge' ]) {
+		my ($args, $option) = @$_;
+		($code, $out, $err) = $pod->ctl(@$args);
+		my ($command) = grep { !/^-/ } @$args;
+		is "$code $err", "64 podctl: $option means nothing to $command; see podctl $command --help\n", "podctl @$args";
+	}
+	($code, $out) = $pod->ctl('status', '--help');
+	is $code, 0, 'help on one command';
+	like $out, qr/^Usage: podctl status \[--wait.*^  --wait/ms, 'has its usage and its options';
+	unlike $out, qr/--interval|shutdown/, 'and nothing of the others';
 	($code) = $pod->ctl('status', 'w.0');
 	is $code, 0, 'and nothing was shut down';
 };

@@ -66,6 +66,18 @@ subtest 'a configuration with mistakes changes nothing' => sub {
 	is $pod->stop, 0;
 };
 
+subtest 'what does not stop a reload is told all the same' => sub {
+	my $pod = Pod->new("[program:a]\ncommand=sleep 1000\nstartsecs=0\n");
+	$pod->wait_state(a => 'RUNNING');
+	my $path = $pod->path('pod.conf');
+	my ($code, $out, $err) = reload($pod, "[program:a]\ncommand=sleep 1000\nstartsecs=0\nautorestrat=false\n");
+	is "$code $out", "0 nothing has changed\n", 'it is taken over';
+	is $err, "podctl: $path:4: warning: autorestrat: not a known key\n", 'file, line and a sentence';
+	($code, $out) = $pod->ctl('reload', '--json');
+	is_deeply json_decode($out)->{warnings}, ["$path:4: warning: autorestrat: not a known key"], 'JSON';
+	is $pod->stop, 0;
+};
+
 subtest 'sockets' => sub {
 	my ($one, $two) = map { my $s = listen_tcp(); $s->sockport } 1 .. 2;
 	my $pod = Pod->new(sub {
