@@ -18,6 +18,7 @@
 #include "common/notify.h"
 #include "common/process_metrics.h"
 #include "common/reclaim.h"
+#include "common/startup_pages.h"
 
 #define MAX_LISTENERS 16
 
@@ -305,6 +306,7 @@ int daemon_run(struct daemon *d)
 		set_state(d, SERVING);
 		tell_ready(d);
 	}
+	startup_pages_drop();
 	loop_run(d->loop);
 	return d->exit_code;
 }
