@@ -22,6 +22,7 @@ bench: deps-bench all $(BENCH_PROGRAMS) ## CPU and latency beside other servers,
 	$(Q)tests/bench/redisproxy/run $(BIN)
 	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/supervisor/run $(O)/bench)
 	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/exportermerger/run)
+	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/pod/run)
 
 .PHONY: bench-purge
 bench-purge: test-build ## processor time of purges among 1,000,000 objects in memory
@@ -42,3 +43,7 @@ bench-reindex: all ## provider tokens paid for indexing 10,000 chunks twice, bes
 .PHONY: bench-supervisor
 bench-supervisor: deps-bench all $(BENCH_PROGRAMS) ## the supervisor beside supervisord, runit and s6: start, memory, restart
 	$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/supervisor/run $(O)/bench
+
+.PHONY: bench-pod
+bench-pod: all ## the whole local pod: start, memory and wake-ups when idle, memory of 10,000 clients
+	$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/pod/run
