@@ -7,8 +7,9 @@
 #include "exportermerger/page_parser.h"
 
 #define OWN_NAME       "exportermerger"
-#define MAX_FRESH      4  /* scrapes that may still turn out to be quick */
+#define MIN_FRESH      4  /* scrapes that may still turn out to be quick */
 #define FRESH_MS       50 /* after that they do not count */
+#define START_SHARE    4  /* all are asked in this part of the time, if none is quick */
 #define MAX_OWN_BYTES  (16u << 20)
 #define MIN_TIMEOUT_MS 10
 
@@ -25,7 +26,7 @@ struct collection {
 	struct page_parser *parser;
 	struct page **pages; /* one a target, and the merger's own */
 	size_t own;          /* index of the latter */
-	size_t n_started, n_done, n_fresh;
+	size_t n_started, n_done, n_fresh, max_fresh;
 	uint64_t deadline_us;
 	struct timer *tick, *deadline;
 	struct deferred complete;
@@ -168,7 +169,7 @@ static void start_one(struct collection *c)
 
 static void start_some(struct collection *c)
 {
-	while (c->n_started < c->options.targets->count && c->n_fresh < MAX_FRESH)
+	while (c->n_started < c->options.targets->count && c->n_fresh < c->max_fresh)
 		start_one(c);
 }
 
@@ -196,6 +197,14 @@ static void on_deadline(void *arg)
 	}
 }
 
+/* Few, so that the pages on their way are few; but those that hang must not keep the others from
+ * being asked in time. */
+static size_t fresh_of(size_t n_targets, uint32_t timeout_ms)
+{
+	size_t n = n_targets * FRESH_MS * START_SHARE / (timeout_ms ? timeout_ms : 1) + 1;
+	return n < MIN_FRESH ? MIN_FRESH : n;
+}
+
 struct collection *collection_start(
 	const struct collection_options *options, void (*on_done)(void *arg), void *arg)
 {
@@ -207,6 +216,7 @@ struct collection *collection_start(
 	targets_ref(options->targets);
 	c->on_done = on_done;
 	c->arg = arg;
+	c->max_fresh = fresh_of(n, options->timeout_ms);
 	c->deadline_us = loop_now_us(options->loop) + (uint64_t)options->timeout_ms * 1000;
 	deferred_init(&c->complete, complete, c);
 	while (c->own < n && strcmp(options->targets->items[c->own].name, OWN_NAME) < 0)
@@ -223,7 +233,7 @@ struct collection *collection_start(
 	for (size_t i = 0; i < n; i++)
 		c->asking[i] = (struct asking){.collection = c, .index = i};
 	timer_arm(c->deadline, options->timeout_ms);
-	if (n > MAX_FRESH)
+	if (n > c->max_fresh)
 		timer_arm(c->tick, FRESH_MS);
 	start_some(c);
 	if (n == 0)

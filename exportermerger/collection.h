@@ -4,7 +4,8 @@
 /*
  * All targets asked once, for one merged page. They are asked in parallel, a few at a time as long
  * as they answer quickly, so that the pages on their way stay few; one that is slow does not hold
- * up the next. Whoever has not answered by the deadline is left out.
+ * up the next, and were all slow, all would still be asked in the first quarter of the time.
+ * Whoever has not answered by the deadline is left out.
  */
 #include "exportermerger/scrape.h"
 

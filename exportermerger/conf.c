@@ -20,8 +20,8 @@ static const struct config_row rows[] = {
 			"(X-Prometheus-Scrape-Timeout-Seconds)"},
 
 	{"urls", "MERGER_URLS", CONFIG_STRING, AT(urls), .section = "Targets",
-		.help = "whom to ask, space-separated: http://host:port/metrics or unix:SOCKET, each "
-			"with #prefix=p_&label=value if wanted"},
+		.help = "whom to ask, space-separated: http://host:port/metrics or unix:SOCKET (with "
+			"one * in its last part: all that are there), each with #prefix=p_&label=value if wanted"},
 	{"urls-file", "MERGER_URLS_FILE", CONFIG_PATH, AT(urls_file), .reloadable = true,
 		.help = "a file with more of them, read again on SIGHUP"},
 	{"target-timeout", "MERGER_TARGET_TIMEOUT", CONFIG_MS, AT(target_timeout_ms), .def = "5s",

@@ -5,6 +5,7 @@
 
 #include "common/health.h"
 #include "common/http_server.h"
+#include "common/log.h"
 #include "common/loop.h"
 #include "exportermerger/negotiate.h"
 #include "exportermerger/page_stream.h"
@@ -189,24 +190,34 @@ static uint32_t page_timeout_ms(const struct front *front, struct http_exchange 
 	return ms < MIN_PAGE_MS ? MIN_PAGE_MS : (uint32_t)ms;
 }
 
+/* As they are now: a pattern may match more sockets than it did. */
+static struct targets *look_at_targets(struct front *front)
+{
+	if (targets_look(front->parts.targets)) {
+		stats_keep(front->parts.stats, *front->parts.targets);
+		log_info("%zu targets", (*front->parts.targets)->count);
+	}
+	return *front->parts.targets;
+}
+
 static int collect(struct visit *v)
 {
 	struct front *front = v->front;
 	const struct merger_conf *conf = front->parts.conf;
+	if (v->status && front->asking) {
+		round_join(front->asking, &v->member, on_collected, v);
+		return 0;
+	}
 	struct collection_options options = {
 		.loop = daemon_loop(front->parts.daemon),
 		.client = front->parts.client,
-		.targets = *front->parts.targets,
+		.targets = look_at_targets(front),
 		.stats = front->parts.stats,
 		.timeout_ms = v->status ? STATUS_TIMEOUT_MS : page_timeout_ms(front, v->exchange),
 		.target_timeout_ms = (uint32_t)conf->target_timeout_ms,
 		.max_body_bytes = (size_t)conf->max_body_bytes,
 		.pod_only = v->status,
 	};
-	if (v->status && front->asking) {
-		round_join(front->asking, &v->member, on_collected, v);
-		return 0;
-	}
 	if (round_start(&options, &v->member, on_collected, v) < 0)
 		return -1;
 	if (v->status)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "common/buf.h"
+#include "common/log.h"
 #include "common/utf8.h"
 
 #define MAX_FILE_BYTES (1u << 20)
@@ -252,29 +253,99 @@ static int compare_targets(const void *a, const void *b)
 	return strcmp(((const struct target *)a)->name, ((const struct target *)b)->name);
 }
 
-static int parse_list(
-	struct targets *targets, struct span list, const char *run_dir, struct target_error *error)
+static struct target *add_target(struct targets *targets, struct target_error *error)
 {
-	for (size_t at = 0; at < list.len;) {
-		size_t start = at;
-		while (at < list.len && !is_space(list.data[at]))
-			at++;
-		struct span text = {list.data + start, at - start};
-		at += at < list.len;
-		if (text.len == 0)
-			continue;
-		if (targets->count == TARGET_MAX_COUNT)
-			return fail(error, "more than %d targets", TARGET_MAX_COUNT);
-		struct target *grown = reallocarray(
-			targets->items, targets->count + 1, sizeof *targets->items);
-		if (!grown)
-			return no_memory(error);
-		targets->items = grown;
-		struct target *target = &grown[targets->count++];
-		*target = (struct target){0};
-		if (parse_target(target, text, run_dir, error) < 0)
-			return -1;
+	if (targets->count == TARGET_MAX_COUNT) {
+		fail(error, "more than %d targets", TARGET_MAX_COUNT);
+		return NULL;
 	}
+	struct target *grown = reallocarray(
+		targets->items, targets->count + 1, sizeof *targets->items);
+	if (!grown) {
+		no_memory(error);
+		return NULL;
+	}
+	targets->items = grown;
+	grown[targets->count] = (struct target){0};
+	return &grown[targets->count++];
+}
+
+static void free_target(struct target *target)
+{
+	for (size_t k = 0; k < target->n_labels; k++) {
+		free((char *)target->labels[k].name.data);
+		free((char *)target->labels[k].value.data);
+	}
+	free(target->labels);
+	free(target->url);
+	free(target->socket);
+	free(target->name);
+	free(target->escaped_name);
+	free(target->prefix);
+}
+
+static int add_pattern(
+	struct targets *targets, struct span text, const char *run_dir, struct target_error *error)
+{
+	/* Whatever is wrong with its length or its settings is as wrong with all that it finds. */
+	struct target example = {0};
+	int rc = parse_target(&example, text, run_dir, error);
+	free_target(&example);
+	if (rc < 0)
+		return -1;
+	struct target_pattern *grown = reallocarray(
+		targets->patterns, targets->n_patterns + 1, sizeof *targets->patterns);
+	if (!grown)
+		return no_memory(error);
+	targets->patterns = grown;
+	const char *hash = memchr(text.data, '#', text.len), *end = text.data + text.len;
+	struct span settings = {hash ? hash : end, hash ? (size_t)(end - hash) : 0};
+	struct span path = {text.data + 5, text.len - 5 - settings.len};
+	const char *reason = target_pattern_parse(
+		&grown[targets->n_patterns++], path, settings, run_dir);
+	return reason ? fail(error, "%.*s %s", SPAN_ARG(text), reason) : 0;
+}
+
+static bool is_pattern(struct span text)
+{
+	const char *star = memchr(text.data, '*', text.len);
+	const char *hash = memchr(text.data, '#', text.len);
+	return starts_with(text, "unix:") && star && (!hash || star < hash);
+}
+
+static bool has_target(const struct targets *targets, const char *name)
+{
+	for (size_t i = 0; i < targets->count; i++)
+		if (strcmp(targets->items[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* What the patterns have seen. Names that make too long a path or URL are left out. */
+static int add_seen(struct targets *targets, const struct target_pattern *pattern,
+	const char *run_dir, struct target_error *error)
+{
+	for (size_t i = 0; i < pattern->n_seen; i++) {
+		char *text = NULL;
+		if (asprintf(&text, "%s%s%s", pattern->written, pattern->seen[i],
+			    pattern->settings) < 0)
+			return no_memory(error);
+		struct target *target = add_target(targets, error);
+		int rc = target ? parse_target(target, span_of(text), run_dir, error) : -1;
+		free(text);
+		if (!target)
+			return -1;
+		targets->count--;
+		if (rc < 0 || has_target(targets, target->name))
+			free_target(target);
+		else
+			targets->count++;
+	}
+	return 0;
+}
+
+static int sort(struct targets *targets, struct target_error *error)
+{
 	if (targets->count)
 		qsort(targets->items, targets->count, sizeof *targets->items, compare_targets);
 	for (size_t i = 1; i < targets->count; i++)
@@ -283,7 +354,32 @@ static int parse_list(
 	return 0;
 }
 
-struct targets *targets_parse(struct span list, const char *run_dir, struct target_error *error)
+static int parse_list(struct targets *targets, bool with_patterns, struct target_error *error)
+{
+	struct span list = span_of(targets->list);
+	for (size_t at = 0; at < list.len;) {
+		size_t start = at;
+		while (at < list.len && !is_space(list.data[at]))
+			at++;
+		struct span text = {list.data + start, at - start};
+		at += at < list.len;
+		if (text.len == 0 || (is_pattern(text) && !with_patterns))
+			continue;
+		struct target *target;
+		if (is_pattern(text)) {
+			if (add_pattern(targets, text, targets->run_dir, error) < 0)
+				return -1;
+		} else if (!(target = add_target(targets, error)) ||
+			   parse_target(target, text, targets->run_dir, error) < 0) {
+			return -1;
+		}
+	}
+	return sort(targets, error);
+}
+
+/* before: the list that this one follows, whose patterns and what they have seen it takes over. */
+static struct targets *build(
+	struct span list, const char *run_dir, struct targets *before, struct target_error *error)
 {
 	struct targets *targets = calloc(1, sizeof *targets);
 	if (!targets) {
@@ -291,9 +387,56 @@ struct targets *targets_parse(struct span list, const char *run_dir, struct targ
 		return NULL;
 	}
 	targets->references = 1;
-	if (parse_list(targets, list, run_dir, error) < 0)
-		targets_unref(&targets);
+	targets->list = copy(list);
+	targets->run_dir = strdup(run_dir);
+	if (!targets->list || !targets->run_dir) {
+		no_memory(error);
+		goto fail;
+	}
+	if (parse_list(targets, !before, error) < 0)
+		goto fail;
+	const struct targets *from = before ? before : targets;
+	for (size_t i = 0; i < from->n_patterns; i++) {
+		if (!before)
+			target_pattern_look(&targets->patterns[i]);
+		if (add_seen(targets, &from->patterns[i], run_dir, error) < 0)
+			goto fail;
+	}
+	sort(targets, error); /* none is there twice */
+	if (before) {
+		targets->patterns = before->patterns;
+		targets->n_patterns = before->n_patterns;
+		before->patterns = NULL;
+		before->n_patterns = 0;
+	}
 	return targets;
+fail:
+	targets_unref(&targets);
+	return NULL;
+}
+
+struct targets *targets_parse(struct span list, const char *run_dir, struct target_error *error)
+{
+	return build(list, run_dir, NULL, error);
+}
+
+bool targets_look(struct targets **targets_)
+{
+	struct targets *before = *targets_;
+	struct target_error error;
+	bool news = false;
+	for (size_t i = 0; i < before->n_patterns; i++)
+		news |= target_pattern_look(&before->patterns[i]);
+	if (!news)
+		return false;
+	struct targets *targets = build(span_of(before->list), before->run_dir, before, &error);
+	if (!targets) {
+		log_error("targets stay as they were: %s", error.text);
+		return false;
+	}
+	targets_unref(targets_);
+	*targets_ = targets;
+	return true;
 }
 
 static int append_file(struct buf *list, const char *path, struct target_error *error)
@@ -343,19 +486,13 @@ void targets_unref(struct targets **targets_)
 	*targets_ = NULL;
 	if (!targets || --targets->references)
 		return;
-	for (size_t i = 0; i < targets->count; i++) {
-		struct target *target = &targets->items[i];
-		for (size_t k = 0; k < target->n_labels; k++) {
-			free((char *)target->labels[k].name.data);
-			free((char *)target->labels[k].value.data);
-		}
-		free(target->labels);
-		free(target->url);
-		free(target->socket);
-		free(target->name);
-		free(target->escaped_name);
-		free(target->prefix);
-	}
+	for (size_t i = 0; i < targets->count; i++)
+		free_target(&targets->items[i]);
+	for (size_t i = 0; i < targets->n_patterns; i++)
+		target_pattern_free(&targets->patterns[i]);
+	free(targets->patterns);
+	free(targets->list);
+	free(targets->run_dir);
 	free(targets->items);
 	free(targets);
 }
