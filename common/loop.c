@@ -14,6 +14,10 @@
 #define UNSEEN_MOST_US 250
 #define TIMER_MAX_MS   (UINT64_C(1000) * 60 * 60 * 24 * 365)
 
+struct deferred_list {
+	struct deferred *first, **tail;
+};
+
 struct loop {
 	struct event_base *base;
 	bool stopping;
@@ -22,9 +26,11 @@ struct loop {
 	uint64_t unseen_us;      /* turns since the last look took at most this, waiting included */
 	struct event *stop_event;
 
-	struct event *deferred_event; /* made active for later in this turn, timed for the next */
-	struct deferred *deferred, **deferred_tail;
-	bool running_deferred;
+	/* Of what is put off: made active for later in this turn, timed for the next. */
+	struct event *end_event;
+	bool end_is_due, in_end;
+	struct deferred_list queue, deferred;
+	uint64_t slice_until_us; /* 0: nobody asked yet in this turn */
 
 	struct reclaim_queue reclaim;
 
@@ -49,33 +55,90 @@ static uint64_t clock_us(clockid_t clock)
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+static void list_init(struct deferred_list *list)
+{
+	*list = (struct deferred_list){.tail = &list->first};
+}
+
+static void list_add(struct deferred_list *list, struct deferred *d)
+{
+	d->next = NULL;
+	d->prev = list->tail;
+	*list->tail = d;
+	list->tail = &d->next;
+}
+
+static void list_remove(struct loop *loop, struct deferred *d)
+{
+	*d->prev = d->next;
+	if (d->next)
+		d->next->prev = d->prev;
+	else if (loop->queue.tail == &d->next)
+		loop->queue.tail = d->prev;
+	else if (loop->deferred.tail == &d->next)
+		loop->deferred.tail = d->prev;
+	d->next = NULL;
+	d->prev = NULL;
+}
+
+static void run_one(struct loop *loop, struct deferred *d)
+{
+	list_remove(loop, d);
+	d->callback(d->arg);
+}
+
+bool loop_slice_is_over(struct loop *loop)
+{
+	uint64_t now_us = clock_us(CLOCK_MONOTONIC);
+	if (loop->slice_until_us == 0)
+		loop->slice_until_us = now_us + LOOP_SLICE_US;
+	return now_us >= loop->slice_until_us;
+}
+
+static void run_queue(struct loop *loop)
+{
+	/* A slice of its own, or a flood of events would be all that is served. */
+	if (!loop->queue.first)
+		return;
+	loop->slice_until_us = clock_us(CLOCK_MONOTONIC) + LOOP_SLICE_US;
+	do
+		run_one(loop, loop->queue.first);
+	while (loop->queue.first && !loop_slice_is_over(loop));
+}
+
 static void run_deferred(struct loop *loop)
 {
 	/* What is deferred while this list runs goes on a new list. */
-	struct deferred *list = loop->deferred;
+	struct deferred *list = loop->deferred.first;
 	if (!list)
 		return;
 	list->prev = &list;
-	loop->deferred = NULL;
-	loop->deferred_tail = &loop->deferred;
-	loop->running_deferred = true;
-	while (list) {
-		struct deferred *d = list;
-		list = d->next;
-		if (list)
-			list->prev = &list;
-		d->next = NULL;
-		d->prev = NULL;
-		d->callback(d->arg);
-	}
-	loop->running_deferred = false;
+	list_init(&loop->deferred);
+	while (list)
+		run_one(loop, list);
 }
 
-static void deferred_due(evutil_socket_t fd, short what, void *arg)
+static void end_due(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
-	run_deferred(arg);
+	struct loop *loop = arg;
+	loop->in_end = true;
+	run_queue(loop);
+	run_deferred(loop);
+	loop->in_end = false;
+	/* Made active from here it would run again in this turn, before any I/O. */
+	loop->end_is_due = loop->queue.first || loop->deferred.first;
+	if (loop->end_is_due)
+		evtimer_add(loop->end_event, &(struct timeval){0});
+}
+
+static void arm_end(struct loop *loop)
+{
+	if (loop->end_is_due || loop->in_end)
+		return;
+	loop->end_is_due = true;
+	event_active(loop->end_event, EV_TIMEOUT, 0);
 }
 
 static void stop_due(evutil_socket_t fd, short what, void *arg)
@@ -92,23 +155,24 @@ struct loop *loop_new(void)
 	if (!loop)
 		return NULL;
 	loop->lag_fd = -1;
-	loop->deferred_tail = &loop->deferred;
+	list_init(&loop->queue);
+	list_init(&loop->deferred);
 	reclaim_queue_init(&loop->reclaim, loop);
 	/* No EVENT_BASE_FLAG_PRECISE_TIMER: with it libevent sets a timerfd in every turn, one
 	 * system call more for each. Timers see to it themselves that they are never early. */
 	loop->base = event_base_new();
 	if (!loop->base)
 		goto fail_loop;
-	loop->deferred_event = event_new(loop->base, -1, 0, deferred_due, loop);
-	if (!loop->deferred_event)
+	loop->end_event = event_new(loop->base, -1, 0, end_due, loop);
+	if (!loop->end_event)
 		goto fail_base;
 	loop->stop_event = event_new(loop->base, -1, 0, stop_due, loop);
 	if (!loop->stop_event)
-		goto fail_deferred;
+		goto fail_end;
 	return loop;
 
-fail_deferred:
-	event_free(loop->deferred_event);
+fail_end:
+	event_free(loop->end_event);
 fail_base:
 	event_base_free(loop->base);
 fail_loop:
@@ -123,10 +187,12 @@ void loop_free(struct loop **loop)
 		return;
 	*loop = NULL;
 	loop_observe_lag(l, NULL, NULL);
-	while (l->deferred)
+	while (l->queue.first || l->deferred.first) {
+		run_queue(l);
 		run_deferred(l);
+	}
 	event_free(l->stop_event);
-	event_free(l->deferred_event);
+	event_free(l->end_event);
 	event_base_free(l->base);
 	free(l);
 }
@@ -144,6 +210,7 @@ struct event_base *loop_base(struct loop *loop)
 static void look_at_turn(struct loop *loop)
 {
 	uint64_t now_us = clock_us(CLOCK_MONOTONIC);
+	loop->slice_until_us = 0;
 	loop->unseen_us += now_us - loop->now_us;
 	loop->now_us = now_us;
 	if (loop->unseen_us < UNSEEN_MOST_US)
@@ -281,29 +348,22 @@ void loop_defer(struct loop *loop, struct deferred *d)
 {
 	if (d->prev)
 		return;
-	/* Made active from inside run_deferred() it would run again in this turn, before any I/O.
-	 */
-	if (!loop->deferred && loop->running_deferred)
-		evtimer_add(loop->deferred_event, &(struct timeval){0});
-	else if (!loop->deferred)
-		event_active(loop->deferred_event, EV_TIMEOUT, 0);
-	d->next = NULL;
-	d->prev = loop->deferred_tail;
-	*loop->deferred_tail = d;
-	loop->deferred_tail = &d->next;
+	list_add(&loop->deferred, d);
+	arm_end(loop);
+}
+
+void loop_queue(struct loop *loop, struct deferred *d)
+{
+	if (d->prev)
+		return;
+	list_add(&loop->queue, d);
+	arm_end(loop);
 }
 
 void loop_defer_cancel(struct loop *loop, struct deferred *d)
 {
-	if (!d->prev)
-		return;
-	*d->prev = d->next;
-	if (d->next)
-		d->next->prev = d->prev;
-	else if (loop->deferred_tail == &d->next)
-		loop->deferred_tail = d->prev;
-	d->next = NULL;
-	d->prev = NULL;
+	if (d->prev)
+		list_remove(loop, d);
 }
 
 struct reclaim_queue *loop_reclaim_queue(struct loop *loop)

@@ -29,8 +29,8 @@ void loop_stop(struct loop *loop);
 
 /* Monotonic microseconds, now. */
 uint64_t loop_now_us(const struct loop *loop);
-/* Work of many pieces leaves the rest to the next turn after so long, by loop_now_us(): a number of
- * pieces or bytes takes ten times as long on a busy machine with fresh memory. */
+/* Work of many pieces leaves the rest to a later turn after so long, by loop_now_us(): a number of
+ * pieces or bytes takes ten times as long on a busy machine with fresh memory. See loop_queue(). */
 #define LOOP_SLICE_US 1000
 /* Wall-clock milliseconds since 1970, read once a turn. */
 uint64_t loop_wall_ms(const struct loop *loop);
@@ -75,6 +75,20 @@ static inline bool deferred_scheduled(const struct deferred *d)
 {
 	return d->prev;
 }
+
+/*
+ * Work that can wait, in pieces: what is put here runs in the order in which it was put, in this
+ * turn and later ones, for LOOP_SLICE_US a turn and all of it together, but one piece at least.
+ * Whoever has more to do puts itself again, behind the others. So a turn stays short however many
+ * have much to do; and one who has little to do, in the callback of its own event, does not wait
+ * for them. A piece is short: a tenth of LOOP_SLICE_US is a good size. Before deferred work of the
+ * same turn, which may write what it has made. Cancelled by loop_defer_cancel(); a struct is either
+ * deferred or in the queue.
+ */
+void loop_queue(struct loop *loop, struct deferred *d);
+/* The callbacks of this turn have used LOOP_SLICE_US (in the queue: the queue has): what can wait is
+ * to be put into the queue. Counted from the first question in a turn. */
+bool loop_slice_is_over(struct loop *loop);
 
 /* For common/reclaim alone. */
 struct reclaim_queue *loop_reclaim_queue(struct loop *loop);

@@ -218,6 +218,137 @@ static void work_that_defers_itself_does_not_starve_io(void **state)
 	close(fds[1]);
 }
 
+/* Pieces that take half a slice each; an event that is always ready counts the turns. */
+enum { N_PIECES = 12 };
+static struct deferred pieces[N_PIECES];
+static int ran[N_PIECES], n_ran, ran_this_turn, ran_most;
+
+static void spin(uint64_t us)
+{
+	uint64_t until = loop_now_us(loop) + us;
+	while (loop_now_us(loop) < until)
+		;
+}
+
+static void run_piece(void *arg)
+{
+	struct deferred *piece = arg;
+	spin(LOOP_SLICE_US / 2);
+	ran[n_ran++] = (int)(piece - pieces);
+	if (++ran_this_turn > ran_most)
+		ran_most = ran_this_turn;
+	if (n_ran == N_PIECES)
+		loop_stop(loop);
+}
+
+static void next_turn(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	(void)arg;
+	turns++;
+	ran_this_turn = 0;
+}
+
+static void the_queue_is_served_a_slice_a_turn(void **state)
+{
+	(void)state;
+	int fds[2];
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	struct event *event = event_new(
+		loop_base(loop), fds[0], EV_READ | EV_PERSIST, next_turn, NULL);
+	event_add(event, NULL);
+	turns = n_ran = ran_this_turn = ran_most = 0;
+	for (int i = 0; i < N_PIECES; i++) {
+		deferred_init(&pieces[i], run_piece, &pieces[i]);
+		loop_queue(loop, &pieces[i]);
+		loop_queue(loop, &pieces[i]);
+	}
+	loop_run(loop);
+	/* Two fill the slice; on a busy machine one does. */
+	assert_in_range(ran_most, 1, 2);
+	assert_true(turns >= N_PIECES / 2 - 1);
+	for (int i = 0; i < N_PIECES; i++)
+		assert_int_equal(ran[i], i);
+	event_free(event);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static int served, queued, served_at_once;
+
+static void serve_from_queue(void *arg)
+{
+	(void)arg;
+	spin(LOOP_SLICE_US / 4);
+	if (++served == N_PIECES)
+		loop_stop(loop);
+}
+
+/* As a connection does it: at once while the slice lasts. */
+static void serve(evutil_socket_t fd, short what, void *arg)
+{
+	(void)what;
+	char byte;
+	assert_int_equal(read(fd, &byte, 1), 1);
+	if (loop_slice_is_over(loop)) {
+		queued++;
+		loop_queue(loop, arg);
+		return;
+	}
+	served_at_once++;
+	serve_from_queue(arg);
+}
+
+static void many_events_share_a_slice(void **state)
+{
+	(void)state;
+	int fds[N_PIECES][2];
+	struct event *events[N_PIECES];
+	served = queued = served_at_once = 0;
+	for (int i = 0; i < N_PIECES; i++) {
+		assert_int_equal(pipe(fds[i]), 0);
+		assert_int_equal(write(fds[i][1], "x", 1), 1);
+		deferred_init(&pieces[i], serve_from_queue, NULL);
+		events[i] = event_new(loop_base(loop), fds[i][0], EV_READ, serve, &pieces[i]);
+		event_add(events[i], NULL);
+	}
+	loop_run(loop);
+	assert_int_equal(served, N_PIECES);
+	assert_in_range(served_at_once, 1, 4);
+	assert_int_equal(queued, N_PIECES - served_at_once);
+	for (int i = 0; i < N_PIECES; i++) {
+		event_free(events[i]);
+		close(fds[i][0]);
+		close(fds[i][1]);
+	}
+}
+
+static void queue_and_defer(void *arg)
+{
+	(void)arg;
+	loop_defer(loop, &work[0]);
+	loop_queue(loop, &work[1]);
+	loop_queue(loop, &work[2]);
+	loop_queue(loop, &work[3]);
+	loop_defer_cancel(loop, &work[3]);
+	loop_stop(loop);
+}
+
+static void the_queue_comes_before_what_is_deferred(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		deferred_init(&work[i], run_work, (void *)&"dqrx"[i]);
+	struct timer *kick = timer_new(loop, queue_and_defer, NULL);
+	timer_arm(kick, 0);
+	loop_run(loop);
+	loop_free(&loop);
+	/* All there is, whether a busy machine took the slice away after the first or not. */
+	assert_true(strcmp(order, "qrd") == 0 || strcmp(order, "qdr") == 0);
+}
+
 static void stop_before_run_ends_the_first_turn(void **state)
 {
 	(void)state;
@@ -279,6 +410,9 @@ int main(void)
 		on_a_loop(deferred_runs_after_the_callback_in_order),
 		on_a_loop(deferred_may_be_cancelled_while_the_list_runs),
 		on_a_loop(work_that_defers_itself_does_not_starve_io),
+		on_a_loop(the_queue_is_served_a_slice_a_turn),
+		on_a_loop(many_events_share_a_slice),
+		on_a_loop(the_queue_comes_before_what_is_deferred),
 		on_a_loop(stop_before_run_ends_the_first_turn),
 		on_a_loop(lag_is_seen),
 		on_a_loop(wall_clock_is_the_systems),
