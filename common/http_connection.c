@@ -11,73 +11,11 @@
 
 /* A pipelining client gets no more than this before others have their turn. */
 #define MAX_REQUESTS_A_TURN 32
-#define STASH_STEP_BYTES    1024
 
 static void set_state(struct http_connection *c, enum http_state state)
 {
 	c->state = state;
 	c->rewatch = true;
-}
-
-static void consume(struct http_connection *c, size_t len)
-{
-	c->in += len;
-	c->in_len -= len;
-}
-
-static bool in_stash(const struct http_connection *c)
-{
-	return c->stash && c->in >= c->stash && c->in < c->stash + c->stash_capacity;
-}
-
-/* Before the scratch buffer belongs to somebody else: keep what was not used. */
-static void keep_input(struct http_connection *c)
-{
-	if (c->in_len == 0) {
-		free(c->stash);
-		c->stash = NULL;
-		c->stash_capacity = 0;
-		c->in = NULL;
-		return;
-	}
-	if (in_stash(c))
-		return;
-	size_t capacity = (c->in_len / STASH_STEP_BYTES + 1) * STASH_STEP_BYTES;
-	char *stash = malloc(capacity);
-	if (!stash) {
-		c->broken = true;
-		return;
-	}
-	memcpy(stash, c->in, c->in_len);
-	free(c->stash);
-	c->stash = stash;
-	c->stash_capacity = capacity;
-	c->in = stash;
-}
-
-/* Where to read to, behind what is kept. NULL when out of memory. */
-static char *room_for_input(struct http_connection *c, size_t *room)
-{
-	if (c->in_len == 0) {
-		c->in = c->server->scratch;
-		*room = HTTP_SCRATCH_BYTES;
-		return c->server->scratch;
-	}
-	if (c->in != c->stash) {
-		memmove(c->stash, c->in, c->in_len);
-		c->in = c->stash;
-	}
-	if (c->stash_capacity - c->in_len < STASH_STEP_BYTES / 2) {
-		size_t capacity = c->stash_capacity * 2;
-		char *stash = realloc(c->stash, capacity);
-		if (!stash)
-			return NULL;
-		c->stash = stash;
-		c->stash_capacity = capacity;
-		c->in = stash;
-	}
-	*room = c->stash_capacity - c->in_len;
-	return c->stash + c->in_len;
 }
 
 static void finish_exchange(struct http_connection *c)
@@ -143,8 +81,15 @@ void http_connection_free(struct http_connection *c)
 void http_connection_flush(struct http_connection *c)
 {
 	struct http_output *out = &c->exchange->out;
-	if (c->blocked || c->broken || out->count == 0)
+	struct loop *loop = c->server->loop;
+	if (c->blocked || c->broken || c->more_output || out->count == 0)
 		return;
+	/* What is small goes out at once: it is done sooner than it could be put off. */
+	if (out->queued_bytes > HTTP_WRITE_BYTES / 2 && loop_slice_is_over(loop)) {
+		c->more_output = true;
+		loop_queue(loop, &c->run);
+		return;
+	}
 	bool wrote;
 	size_t before = out->queued_bytes;
 	enum http_flush result = http_output_flush(out, c->fd, &wrote);
@@ -157,6 +102,10 @@ void http_connection_flush(struct http_connection *c)
 		c->broken = true;
 	else if (result == HTTP_FLUSH_BLOCKED)
 		c->blocked = true;
+	else if (result == HTTP_FLUSH_MORE) {
+		c->more_output = true;
+		loop_queue(loop, &c->run);
+	}
 }
 
 /* The steps. Each returns true if there may be more to do at once. */
@@ -166,7 +115,7 @@ static bool step_idle(struct http_connection *c)
 	if (c->in_len == 0)
 		return false;
 	if (c->turns_left-- == 0) {
-		loop_defer(c->server->loop, &c->run);
+		loop_queue(c->server->loop, &c->run);
 		return false;
 	}
 	c->exchange = http_exchange_new(c);
@@ -209,7 +158,7 @@ static bool step_head(struct http_connection *c)
 		c->broken = true;
 		return false;
 	}
-	consume(c, head->head_bytes);
+	http_input_consume(c, head->head_bytes);
 	http_body_init(&x->body, head);
 	x->body_done = head->framing == HTTP_FRAMING_NONE;
 	x->wants_body = head->expect_continue && !x->body_done;
@@ -242,7 +191,7 @@ static bool step_body(struct http_connection *c)
 	const char *at = c->in;
 	struct span piece;
 	enum http_body_result result = http_body_parse(&x->body, &at, c->in + c->in_len, &piece);
-	consume(c, (size_t)(at - c->in));
+	http_input_consume(c, (size_t)(at - c->in));
 	switch (result) {
 	case HTTP_BODY_MORE:
 		return false;
@@ -296,7 +245,7 @@ static void skip_body(struct http_connection *c)
 		struct span piece;
 		enum http_body_result result = http_body_parse(
 			&x->body, &at, c->in + c->in_len, &piece);
-		consume(c, (size_t)(at - c->in));
+		http_input_consume(c, (size_t)(at - c->in));
 		if (result == HTTP_BODY_MORE)
 			return;
 		if (result == HTTP_BODY_END)
@@ -439,10 +388,15 @@ static void run(struct http_connection *c)
 	BUG_ON(c->magic != HTTP_CONNECTION_MAGIC || c->running);
 	c->running = true;
 	c->turns_left = MAX_REQUESTS_A_TURN;
+	c->more_output = false;
+	/* It may have been paused while it waited for its turn. */
+	if (c->read_due && c->reading && !c->broken)
+		http_input_read(c);
+	c->read_due = false;
 	while (!c->broken && step(c))
 		;
 	if (!c->broken && c->state != HTTP_STATE_CLOSED)
-		keep_input(c);
+		http_input_keep(c);
 	if (!c->broken && c->state != HTTP_STATE_CLOSED)
 		settle(c);
 	c->running = false;
@@ -466,39 +420,15 @@ void http_connection_wake(struct http_connection *c)
 		loop_defer(c->server->loop, &c->run);
 }
 
-/* The client will send no more. */
-static void end_of_input(struct http_connection *c)
+/* At once while the slice of this turn lasts, else from the queue, when it is this one's turn. */
+static void run_soon(struct http_connection *c)
 {
-	c->eof = true;
-	/* A response that is complete already still goes out. */
-	if (!c->exchange || !c->exchange->responded) {
-		c->broken = true;
+	if (deferred_scheduled(&c->run))
 		return;
-	}
-	c->exchange->body_done = true;
-	c->in_len = 0;
-}
-
-static void read_input(struct http_connection *c)
-{
-	size_t room;
-	char *to = room_for_input(c, &room);
-	if (!to) {
-		c->broken = true;
-		return;
-	}
-	ssize_t n;
-	do
-		n = recv(c->fd, to, room, MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
-	if (n > 0) {
-		c->in_len += (size_t)n;
-		c->got_input = true;
-	} else if (n == 0) {
-		end_of_input(c);
-	} else if (errno != EAGAIN) {
-		c->broken = true;
-	}
+	if (loop_slice_is_over(c->server->loop))
+		loop_queue(c->server->loop, &c->run);
+	else
+		run(c);
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *arg)
@@ -509,8 +439,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	BUG_ON(c->magic != HTTP_CONNECTION_MAGIC);
 	if (c->state == HTTP_STATE_CLOSED)
 		return;
-	read_input(c);
-	run(c);
+	c->read_due = true;
+	run_soon(c);
 }
 
 static void on_writable(evutil_socket_t fd, short what, void *arg)
@@ -522,15 +452,14 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 	if (c->state == HTTP_STATE_CLOSED)
 		return;
 	c->blocked = false;
-	run(c);
+	run_soon(c);
 }
 
 void http_connection_drain(struct http_connection *c)
 {
 	if (c->state != HTTP_STATE_IDLE)
 		return;
-	if (c->in_len == 0)
-		read_input(c);
+	c->read_due = c->in_len == 0;
 	run(c);
 }
 

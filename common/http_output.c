@@ -11,8 +11,6 @@
 #include "common/log.h"
 
 #define MAX_VECTORS 64
-/* A fast reader of a long response must not keep the loop for itself. */
-#define MAX_WRITES_A_TURN 8
 
 void http_output_init(struct http_output *out)
 {
@@ -70,22 +68,30 @@ int http_output_add(struct http_output *out, const char *prefix, size_t prefix_l
 	return 0;
 }
 
-static size_t fill_vectors(struct http_output *out, struct iovec *vectors, size_t *total)
+/* Adds a vector, of what *total leaves of HTTP_WRITE_BYTES. */
+static size_t add_vector(struct iovec *vectors, size_t n, const char *data, size_t len, size_t *total)
+{
+	if (len > HTTP_WRITE_BYTES - *total)
+		len = HTTP_WRITE_BYTES - *total;
+	if (len == 0)
+		return n;
+	vectors[n] = (struct iovec){(char *)data, len};
+	*total += len;
+	return n + 1;
+}
+
+static size_t fill_vectors(const struct http_output *out, struct iovec *vectors, size_t *total)
 {
 	size_t n = 0;
-	for (size_t i = 0; i < out->count && n + 2 <= MAX_VECTORS; i++) {
-		struct http_item *item = &out->items[out->first + i];
-		if (item->prefix_done < item->prefix_len)
-			vectors[n++] = (struct iovec){item->prefix + item->prefix_done,
-				(size_t)(item->prefix_len - item->prefix_done)};
-		if (item->slice_done_bytes < item->slice.len_bytes)
-			vectors[n++] = (struct iovec){
-				(char *)item->slice.data + item->slice_done_bytes,
-				item->slice.len_bytes - item->slice_done_bytes};
-	}
 	*total = 0;
-	for (size_t i = 0; i < n; i++)
-		*total += vectors[i].iov_len;
+	for (size_t i = 0; i < out->count && n + 2 <= MAX_VECTORS; i++) {
+		const struct http_item *item = &out->items[out->first + i];
+		n = add_vector(vectors, n, item->prefix + item->prefix_done,
+			(size_t)(item->prefix_len - item->prefix_done), total);
+		n = add_vector(vectors, n,
+			(const char *)item->slice.data + item->slice_done_bytes,
+			item->slice.len_bytes - item->slice_done_bytes, total);
+	}
 	return n;
 }
 
@@ -121,9 +127,9 @@ static void consume(struct http_output *out, size_t len)
 enum http_flush http_output_flush(struct http_output *out, int fd, bool *wrote)
 {
 	*wrote = false;
-	for (unsigned turn = 0; out->count > 0; turn++) {
-		if (turn == MAX_WRITES_A_TURN)
-			return HTTP_FLUSH_BLOCKED;
+	for (size_t written = 0; out->count > 0;) {
+		if (written >= HTTP_WRITE_BYTES)
+			return HTTP_FLUSH_MORE;
 		struct iovec vectors[MAX_VECTORS];
 		struct msghdr message = {.msg_iov = vectors};
 		size_t total;
@@ -136,6 +142,7 @@ enum http_flush http_output_flush(struct http_output *out, int fd, bool *wrote)
 			return errno == EAGAIN || errno == ENOBUFS ? HTTP_FLUSH_BLOCKED
 								   : HTTP_FLUSH_FAILED;
 		*wrote = true;
+		written += (size_t)n;
 		consume(out, (size_t)n);
 		if ((size_t)n < total)
 			return HTTP_FLUSH_BLOCKED;

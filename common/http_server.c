@@ -14,6 +14,8 @@
 
 /* Others have work too. */
 #define MAX_ACCEPTS_A_TURN 32
+/* Of what comes by the thousand, when others have used up the slice of the turn. */
+#define MIN_A_TURN 4
 /* After accept() failed for want of descriptors or memory. */
 #define ACCEPT_RETRY_MS 100
 /* How long a client that is being answered with an error may go on sending. */
@@ -70,15 +72,23 @@ void http_server_watch(struct http_connection *c, enum http_watch kind)
 		arm_watch_timer(server, now, c->deadline_us);
 }
 
+/* Thousands that came together are late together: the slice's worth of them now, the rest in the
+ * next turn. */
 static void look_at_deadlines(void *arg)
 {
 	struct http_server *server = arg;
 	uint64_t now = loop_now_us(server->loop), next = UINT64_MAX;
 	server->watch_due_us = UINT64_MAX;
+	unsigned n = 0;
 	for (int kind = 0; kind < HTTP_WATCH_KINDS; kind++) {
 		struct http_connection *c;
-		while ((c = TAILQ_FIRST(&server->watched[kind])) && c->deadline_us <= now)
+		while ((c = TAILQ_FIRST(&server->watched[kind])) && c->deadline_us <= now) {
+			if (n++ >= MIN_A_TURN && loop_slice_is_over(server->loop)) {
+				arm_watch_timer(server, now, now);
+				return;
+			}
 			http_connection_timed_out(c);
+		}
 	}
 	for (int kind = 0; kind < HTTP_WATCH_KINDS; kind++) {
 		struct http_connection *c = TAILQ_FIRST(&server->watched[kind]);
@@ -164,17 +174,21 @@ static bool accept_one(struct http_listener *l)
 	return true;
 }
 
-static void accept_some(struct http_listener *l, unsigned max)
+/* false: there may be more. */
+static bool accept_some(struct http_listener *l)
 {
 	struct http_server *server = l->server;
-	for (unsigned i = 0; i < max; i++) {
+	for (unsigned i = 0; i < MAX_ACCEPTS_A_TURN; i++) {
+		if (i >= MIN_A_TURN && loop_slice_is_over(server->loop))
+			return false;
 		if (server->n_open >= server->options.max_connections) {
 			set_accepting(server, false);
-			return;
+			return true;
 		}
 		if (!accept_one(l))
-			return;
+			return true;
 	}
+	return false;
 }
 
 static void on_acceptable(evutil_socket_t fd, short what, void *arg)
@@ -183,7 +197,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	struct http_listener *l = arg;
 	if (l->server->accepting)
-		accept_some(l, MAX_ACCEPTS_A_TURN);
+		(void)accept_some(l);
 }
 
 int http_server_listen(struct http_server *server, int fd)
@@ -225,19 +239,27 @@ static void say_drained(struct http_server *server)
 		on_drained(server->drained_arg);
 }
 
-static void drain_deferred(void *arg)
+/* Ten thousand connections are no less work to close than to make: it takes several turns. */
+static void drain_some(void *arg)
 {
 	struct http_server *server = arg;
-	if (!SLIST_EMPTY(&server->listeners)) {
-		/* Whoever is in the queue was told that we listen. */
-		struct http_listener *l;
-		SLIST_FOREACH (l, &server->listeners, link)
-			accept_some(l, UINT32_MAX);
-		close_listeners(server);
-		struct http_connection *c, *next;
-		for (c = TAILQ_FIRST(&server->connections); c; c = next) {
-			next = TAILQ_NEXT(c, link);
-			http_connection_drain(c);
+	/* Whoever is in the queue was told that we listen. */
+	struct http_listener *l;
+	SLIST_FOREACH (l, &server->listeners, link)
+		if (!accept_some(l)) {
+			loop_queue(server->loop, &server->drain);
+			return;
+		}
+	close_listeners(server);
+	struct http_connection *c;
+	while ((c = TAILQ_FIRST(&server->connections)) && !c->drain_told) {
+		c->drain_told = true;
+		TAILQ_REMOVE(&server->connections, c, link);
+		TAILQ_INSERT_TAIL(&server->connections, c, link);
+		http_connection_drain(c);
+		if (loop_slice_is_over(server->loop)) {
+			loop_queue(server->loop, &server->drain);
+			return;
 		}
 	}
 	if (server->n_open == 0)
@@ -299,7 +321,7 @@ struct http_server *http_server_new(struct loop *loop, const struct http_server_
 	server->watch_us[HTTP_WATCH_LINGER] = LINGER_MS * UINT64_C(1000);
 	server->watch_due_us = UINT64_MAX;
 	server->accepting = true;
-	deferred_init(&server->drain, drain_deferred, server);
+	deferred_init(&server->drain, drain_some, server);
 	server->accept_timer = timer_new(loop, accept_again, server);
 	server->watch_timer = timer_new(loop, look_at_deadlines, server);
 	if (!server->accept_timer || !server->watch_timer) {

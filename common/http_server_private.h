@@ -7,6 +7,7 @@
  *   http_server.c      listeners, accepting, deadlines, drain
  *   http_connection.c  a connection: reading, its states, its one teardown
  *   http_exchange.c    what a handler asks and says, and the making of a response
+ *   http_input.c       bytes that came from the kernel
  *   http_output.c      bytes on their way to the kernel
  *
  * Input: bytes are read into the server's one scratch buffer and worked on there. What cannot be
@@ -57,13 +58,20 @@ struct http_output {
 	struct http_item inline_items[HTTP_INLINE_ITEMS];
 };
 
-enum http_flush { HTTP_FLUSHED, HTTP_FLUSH_BLOCKED, HTTP_FLUSH_FAILED };
+/* One call to http_output_flush() writes about this much: others want to write too. */
+#define HTTP_WRITE_BYTES (128 * 1024)
+enum http_flush {
+	HTTP_FLUSHED,
+	HTTP_FLUSH_MORE, /* call again */
+	HTTP_FLUSH_BLOCKED,
+	HTTP_FLUSH_FAILED
+};
 
 void http_output_init(struct http_output *out);
 /* Take a slice over (released here on failure: -1, no memory). prefix at most HTTP_PREFIX_BYTES. */
 int http_output_add(struct http_output *out, const char *prefix, size_t prefix_len,
 	struct slice slice, bool is_body);
-/* Write what the kernel takes. *wrote says whether it took any byte. */
+/* Write what the kernel takes, up to HTTP_WRITE_BYTES. *wrote says whether it took any byte. */
 enum http_flush http_output_flush(struct http_output *out, int fd, bool *wrote);
 /*
  * Bytes that the kernel has and the peer has not taken. It falls with every read of a slow client,
@@ -167,10 +175,13 @@ struct http_connection {
 	struct deferred run;
 	bool reading, writing; /* which events are registered */
 	bool running;          /* connection_run() is on the stack */
+	bool read_due;         /* readable, and not yet read */
 	bool blocked;          /* the kernel took no more */
+	bool more_output;      /* it may take more when it is our turn again */
 	bool rewatch;          /* a new state: its deadline starts now */
 	bool got_input, wrote; /* bytes moved: the deadline for that starts again */
 	bool eof;              /* the client sends no more */
+	bool drain_told;       /* closed when it was idle at the drain, else at the end of its request */
 	bool closing;          /* no request after this one */
 	bool linger;           /* the client may still be sending when we close */
 	bool broken;           /* to be torn down when nobody's call is on the stack */
@@ -236,6 +247,18 @@ void http_connection_free(struct http_connection *c);
 void http_connection_flush(struct http_connection *c);
 /* Look at the connection when the caller has returned: something changed. */
 void http_connection_wake(struct http_connection *c);
+
+/* http_input.c */
+
+/* Read once. Room comes from the server's scratch buffer: http_input_keep() before anybody else
+ * reads. */
+void http_input_read(struct http_connection *c);
+void http_input_keep(struct http_connection *c);
+static inline void http_input_consume(struct http_connection *c, size_t len)
+{
+	c->in += len;
+	c->in_len -= len;
+}
 
 /* http_exchange.c */
 

@@ -98,12 +98,12 @@ bool loop_slice_is_over(struct loop *loop)
 static void run_queue(struct loop *loop)
 {
 	/* A slice of its own, or a flood of events would be all that is served. */
-	if (!loop->queue.first)
-		return;
 	loop->slice_until_us = clock_us(CLOCK_MONOTONIC) + LOOP_SLICE_US;
-	do
+	while (loop->queue.first) {
 		run_one(loop, loop->queue.first);
-	while (loop->queue.first && !loop_slice_is_over(loop));
+		if (loop_slice_is_over(loop))
+			return;
+	}
 }
 
 static void run_deferred(struct loop *loop)
@@ -124,8 +124,12 @@ static void end_due(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	struct loop *loop = arg;
 	loop->in_end = true;
-	run_queue(loop);
+	/* What the events of this turn have made is on its way before those who wait are served. */
 	run_deferred(loop);
+	if (loop->queue.first) {
+		run_queue(loop);
+		run_deferred(loop);
+	}
 	loop->in_end = false;
 	/* Made active from here it would run again in this turn, before any I/O. */
 	loop->end_is_due = loop->queue.first || loop->deferred.first;

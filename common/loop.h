@@ -81,9 +81,8 @@ static inline bool deferred_scheduled(const struct deferred *d)
  * turn and later ones, for LOOP_SLICE_US a turn and all of it together, but one piece at least.
  * Whoever has more to do puts itself again, behind the others. So a turn stays short however many
  * have much to do; and one who has little to do, in the callback of its own event, does not wait
- * for them. A piece is short: a tenth of LOOP_SLICE_US is a good size. Before deferred work of the
- * same turn, which may write what it has made. Cancelled by loop_defer_cancel(); a struct is either
- * deferred or in the queue.
+ * for them. A piece is short: a tenth of LOOP_SLICE_US is a good size. What it defers runs in the
+ * same turn. Cancelled by loop_defer_cancel(); a struct is either deferred or in the queue.
  */
 void loop_queue(struct loop *loop, struct deferred *d);
 /* The callbacks of this turn have used LOOP_SLICE_US (in the queue: the queue has): what can wait is

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -101,6 +102,11 @@ static void set_memory(struct process_metrics *p)
 
 static unsigned open_descriptors(void)
 {
+	/* Since Linux 6.2 the size of the directory is their number; to list ten thousand takes
+	 * milliseconds. */
+	struct stat st;
+	if (stat("/proc/self/fd", &st) == 0 && st.st_size > 0)
+		return (unsigned)st.st_size;
 	unsigned n = 0;
 	DIR *dir = opendir("/proc/self/fd");
 	if (!dir)

@@ -27,8 +27,8 @@
  * is closed. Frames put in one turn of the loop leave together.
  *
  * A peer that asks faster than it can be served, or for what is expensive, waits by itself: a
- * connection is served for half a millisecond a turn (one frame at least), its further frames in
- * the turns that follow, and nothing is read from it meanwhile.
+ * connection is served for a tenth of a millisecond (one frame at least), then it is the others'
+ * turn; all of them together get LOOP_SLICE_US a turn. Nothing is read from one that waits.
  *
  * What a peer may not do: send bytes that are no frame, a frame over RPC_MAX_FRAME_BYTES, more than
  * WIRE_MAX_DEPTH levels, frames of the other end's kind, a chunk beyond its credit or after the

@@ -15,16 +15,16 @@
 #include "common/wire.h"
 
 #define READ_BYTES (64u << 10) /* the buffer of a connection that gets no larger frame */
-/* One read holds thousands of small frames: after so long the rest waits for the next turn, so that
- * a peer that asks for what is expensive delays others by little more than this. */
-#define TURN_US 500
+/* One read holds thousands of small frames: after so long it is another one's turn (loop_queue), so
+ * that a peer that asks for what is expensive waits by itself. */
+#define PIECE_US 100
 
 struct rpc_connection {
 	struct loop *loop;
 	int fd;
 	struct event *read_event, *write_event;
 	struct deferred flush;
-	struct deferred go_on; /* scheduled: frames wait in the buffer, nothing is read meanwhile */
+	struct deferred go_on; /* scheduled: frames wait in the buffer, or it waits to be read */
 	const struct rpc_connection_events *events;
 	void *arg;
 
@@ -121,7 +121,7 @@ static void flush(void *arg)
 		/* Its last answers may still lie in our receive queue. */
 		c->deaf = true;
 		rpc_out_clear(&c->out);
-		event_active(c->read_event, EV_READ, 0);
+		loop_queue(c->loop, &c->go_on);
 	} else if (rc == 0) {
 		event_add(c->write_event, NULL);
 	}
@@ -132,7 +132,7 @@ static void flush(void *arg)
 			c->paused = false;
 			set_reading(c, true);
 			/* Frames that were read before the pause wait in the buffer. */
-			event_active(c->read_event, EV_READ, 0);
+			loop_queue(c->loop, &c->go_on);
 		}
 		c->events->on_drained(c->arg);
 	}
@@ -265,14 +265,15 @@ void rpc_connection_put_cancel(struct rpc_connection *connection, uint32_t id)
 
 /* ---- in ---- */
 
-/* Hand over the whole frames that are in the buffer: one, and as many as fit in the time. */
+/* Hand over the whole frames that are in the buffer: one, and as many as fit in the time; then
+ * go_on is scheduled. */
 static void process(struct rpc_connection *c)
 {
 	uint64_t begin_us = loop_now_us(c->loop);
 	for (bool first = true; c->in_at < c->in_len && !c->paused && !c->closed && !c->lost;
 		first = false) {
-		if (!first && loop_now_us(c->loop) - begin_us >= TURN_US) {
-			loop_defer(c->loop, &c->go_on);
+		if (!first && loop_now_us(c->loop) - begin_us >= PIECE_US) {
+			loop_queue(c->loop, &c->go_on);
 			return;
 		}
 		const uint8_t *data = c->in + c->in_at;
@@ -300,17 +301,6 @@ static void process(struct rpc_connection *c)
 	}
 }
 
-static void go_on(void *arg)
-{
-	struct rpc_connection *c = arg;
-	hold(c);
-	process(c);
-	/* One that takes no frames is read to its end, ready or not. */
-	if (c->deaf && !c->closed && !c->lost && !deferred_scheduled(&c->go_on))
-		event_active(c->read_event, EV_READ, 0);
-	unhold(c);
-}
-
 /* Room behind in_len. The buffer grows with the bytes that came, not with what they announce. */
 static int make_room(struct rpc_connection *c)
 {
@@ -334,20 +324,11 @@ static int make_room(struct rpc_connection *c)
 	return 0;
 }
 
-static void on_readable(evutil_socket_t fd, short what, void *arg)
+static void read_once(struct rpc_connection *c)
 {
-	(void)fd;
-	(void)what;
-	struct rpc_connection *c = arg;
-	if (deferred_scheduled(&c->go_on))
-		return;
-	hold(c);
-	process(c);
-	if (c->paused || c->closed || c->lost || deferred_scheduled(&c->go_on))
-		goto out;
 	if (make_room(c) != 0) {
 		lose(c, RPC_LOST, "out of memory");
-		goto out;
+		return;
 	}
 	ssize_t n = c->expecting ? rpc_descriptor_recv(c->fd, c->in + c->in_len,
 					   c->in_capacity - c->in_len, &c->descriptor)
@@ -357,8 +338,9 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	} else if (n > 0) {
 		c->in_len += (size_t)n;
 		process(c);
-		if (c->deaf && !c->closed && !c->lost && !deferred_scheduled(&c->go_on))
-			event_active(c->read_event, EV_READ, 0);
+		/* One that takes no frames is read to its end, ready or not. */
+		if (c->deaf && !c->closed && !c->lost)
+			loop_queue(c->loop, &c->go_on);
 	} else if (n == 0) {
 		c->eof = true;
 		lose(c, RPC_LOST, "the peer closed the connection");
@@ -373,8 +355,30 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 		c->in = NULL;
 		c->in_at = c->in_len = c->in_capacity = 0;
 	}
-out:
+}
+
+/* What is in the buffer first; when none of that waits any more, what there is to read. */
+static void go_on(void *arg)
+{
+	struct rpc_connection *c = arg;
+	hold(c);
+	process(c);
+	if (!c->paused && !c->closed && !c->lost && !deferred_scheduled(&c->go_on))
+		read_once(c);
 	unhold(c);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	struct rpc_connection *c = arg;
+	if (deferred_scheduled(&c->go_on))
+		return;
+	if (loop_slice_is_over(c->loop))
+		loop_queue(c->loop, &c->go_on);
+	else
+		go_on(c);
 }
 
 /* ---- life ---- */

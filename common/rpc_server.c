@@ -10,7 +10,10 @@
 
 #include "common/log.h"
 
-#define ACCEPT_PAUSE_MS 100 /* after the process ran out of descriptors or memory */
+/* Others have work too: so many, and so few even when the slice of the turn is used up. */
+#define MAX_ACCEPTS_A_TURN 32
+#define MIN_ACCEPTS_A_TURN 4
+#define ACCEPT_PAUSE_MS	   100 /* after the process ran out of descriptors or memory */
 
 const struct rpc_server_options rpc_server_defaults = {
 	.trusted_gid = (gid_t)-1, .max_connections = 1024};
@@ -214,7 +217,10 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 {
 	(void)what;
 	struct rpc_server *server = arg;
-	while (server->n_askers < server->options.max_connections) {
+	for (unsigned i = 0; server->n_askers < server->options.max_connections; i++) {
+		if (i >= MAX_ACCEPTS_A_TURN ||
+			(i >= MIN_ACCEPTS_A_TURN && loop_slice_is_over(server->loop)))
+			return;
 		int peer = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (peer >= 0) {
 			welcome(server, peer);

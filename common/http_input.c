@@ -1,0 +1,97 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/http_server_private.h"
+
+#define STASH_STEP_BYTES 1024
+
+static bool in_stash(const struct http_connection *c)
+{
+	return c->stash && c->in >= c->stash && c->in < c->stash + c->stash_capacity;
+}
+
+void http_input_keep(struct http_connection *c)
+{
+	if (c->in_len == 0) {
+		free(c->stash);
+		c->stash = NULL;
+		c->stash_capacity = 0;
+		c->in = NULL;
+		return;
+	}
+	if (in_stash(c))
+		return;
+	size_t capacity = (c->in_len / STASH_STEP_BYTES + 1) * STASH_STEP_BYTES;
+	char *stash = malloc(capacity);
+	if (!stash) {
+		c->broken = true;
+		return;
+	}
+	memcpy(stash, c->in, c->in_len);
+	free(c->stash);
+	c->stash = stash;
+	c->stash_capacity = capacity;
+	c->in = stash;
+}
+
+/* Where to read to, behind what is kept. NULL when out of memory. */
+static char *room_for_input(struct http_connection *c, size_t *room)
+{
+	if (c->in_len == 0) {
+		c->in = c->server->scratch;
+		*room = HTTP_SCRATCH_BYTES;
+		return c->server->scratch;
+	}
+	if (c->in != c->stash) {
+		memmove(c->stash, c->in, c->in_len);
+		c->in = c->stash;
+	}
+	if (c->stash_capacity - c->in_len < STASH_STEP_BYTES / 2) {
+		size_t capacity = c->stash_capacity * 2;
+		char *stash = realloc(c->stash, capacity);
+		if (!stash)
+			return NULL;
+		c->stash = stash;
+		c->stash_capacity = capacity;
+		c->in = stash;
+	}
+	*room = c->stash_capacity - c->in_len;
+	return c->stash + c->in_len;
+}
+
+/* The client will send no more. */
+static void end_of_input(struct http_connection *c)
+{
+	c->eof = true;
+	/* A response that is complete already still goes out. */
+	if (!c->exchange || !c->exchange->responded) {
+		c->broken = true;
+		return;
+	}
+	c->exchange->body_done = true;
+	c->in_len = 0;
+}
+
+void http_input_read(struct http_connection *c)
+{
+	size_t room;
+	char *to = room_for_input(c, &room);
+	if (!to) {
+		c->broken = true;
+		return;
+	}
+	ssize_t n;
+	do
+		n = recv(c->fd, to, room, MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n > 0) {
+		c->in_len += (size_t)n;
+		c->got_input = true;
+	} else if (n == 0) {
+		end_of_input(c);
+	} else if (errno != EAGAIN) {
+		c->broken = true;
+	}
+}
