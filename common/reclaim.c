@@ -10,7 +10,7 @@
 #define LARGE_BYTES (1u << 20)
 /* Given back at a time, and for how long in a turn. */
 #define PIECE_BYTES (512u << 10)
-#define TURN_US     500
+#define PIECE_US    250
 /* Free memory at the heap's end that is kept for the next request. */
 #define TRIM_BYTES (4u << 20)
 
@@ -47,7 +47,7 @@ static void give_back(void *arg)
 {
 	struct reclaim_queue *queue = arg;
 	uint64_t begin_us = loop_now_us(queue->loop);
-	while (queue->first && loop_now_us(queue->loop) - begin_us < TURN_US) {
+	while (queue->first && loop_now_us(queue->loop) - begin_us < PIECE_US) {
 		struct reclaim_block *block = queue->first;
 		if (!shrink(block))
 			continue;
@@ -57,7 +57,7 @@ static void give_back(void *arg)
 		free(block);
 	}
 	if (queue->first)
-		loop_defer(queue->loop, &queue->later);
+		loop_queue(queue->loop, &queue->later);
 }
 
 void reclaim_queue_init(struct reclaim_queue *queue, struct loop *loop)
@@ -77,7 +77,7 @@ void reclaim(struct loop *loop, void *data, size_t len_bytes)
 	*block = (struct reclaim_block){.len_bytes = len_bytes};
 	*queue->last = block;
 	queue->last = &block->next;
-	loop_defer(loop, &queue->later);
+	loop_queue(loop, &queue->later);
 }
 
 void reclaim_buf(struct loop *loop, struct buf *buf)

@@ -182,7 +182,7 @@ static void respond_whole(struct embeddings *request, struct cache_object *kept)
 	embeddings_free(request);
 }
 
-/* Number text takes its time: a piece a turn. */
+/* Number text takes its time: a piece, then it is the others' turn. */
 static void assemble(void *arg)
 {
 	struct embeddings *request = arg;
@@ -195,7 +195,7 @@ static void assemble(void *arg)
 		return;
 	}
 	if (request->next < request->query.n) {
-		loop_defer(request->gateway->loop, &request->later);
+		loop_queue(request->gateway->loop, &request->later);
 		return;
 	}
 	count_success(request, result_of(request));

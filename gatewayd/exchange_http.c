@@ -9,8 +9,9 @@
 
 /* Bodies are hashed in pieces of this size as they arrive; a smaller one at once, at its end. */
 #define HASH_PIECE_BYTES (64u << 10)
-/* A streamed answer gives way to others after this much, or LOOP_SLICE_US. */
-#define PULL_BYTES_A_TURN (256u << 10)
+/* A streamed answer gives way to others after so much. */
+#define PULL_BYTES (128u << 10)
+#define PULL_US    (LOOP_SLICE_US / 4)
 
 struct exchange_http {
 	struct daemon *daemon;
@@ -96,9 +97,9 @@ static void pull(void *arg)
 	struct http_entry *entry = arg;
 	struct exchange *exchange = &entry->exchange;
 	struct loop *loop = daemon_loop(entry->listener->daemon);
-	uint64_t until_us = loop_now_us(loop) + LOOP_SLICE_US;
+	uint64_t until_us = loop_now_us(loop) + PULL_US;
 	struct slice piece = {0};
-	for (size_t sent = 0; sent < PULL_BYTES_A_TURN && loop_now_us(loop) < until_us;) {
+	for (size_t sent = 0; sent < PULL_BYTES && loop_now_us(loop) < until_us;) {
 		if (!exchange->events->on_pull(&piece, exchange->arg)) {
 			http_exchange_end(entry->http);
 			const struct exchange_events *events = exchange->events;
@@ -111,7 +112,7 @@ static void pull(void *arg)
 		if (!http_exchange_send(entry->http, piece))
 			return; /* on_drain goes on */
 	}
-	loop_defer(loop, &entry->later);
+	loop_queue(loop, &entry->later);
 }
 
 static void on_abort(void *arg)

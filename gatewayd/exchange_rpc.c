@@ -12,8 +12,9 @@
 #include "common/rpc.h"
 #include "gatewayd/lease.h"
 
-/* A streamed answer gives way to others after this much, or LOOP_SLICE_US. */
-#define PULL_BYTES_A_TURN (256u << 10)
+/* A streamed answer gives way to others after so much. */
+#define PULL_BYTES (128u << 10)
+#define PULL_US    (LOOP_SLICE_US / 4)
 #define BODY_CREDIT_BYTES (256u << 10)
 
 /* A smaller body is cheaper to copy. */
@@ -234,8 +235,8 @@ static void pump(void *arg)
 		return;
 	}
 	struct loop *loop = entry->listener->loop;
-	uint64_t until_us = loop_now_us(loop) + LOOP_SLICE_US;
-	for (size_t sent = 0; sent < PULL_BYTES_A_TURN && loop_now_us(loop) < until_us;) {
+	uint64_t until_us = loop_now_us(loop) + PULL_US;
+	for (size_t sent = 0; sent < PULL_BYTES && loop_now_us(loop) < until_us;) {
 		if (!entry->piece || entry->piece_sent == entry->piece->slice.len_bytes) {
 			if (!next_piece(entry)) {
 				complete(entry);
@@ -262,7 +263,7 @@ static void pump(void *arg)
 		entry->piece_sent += n;
 		sent += n;
 	}
-	loop_defer(loop, &entry->later);
+	loop_queue(loop, &entry->later);
 }
 
 static void on_credit(uint64_t credit_bytes, void *arg)
@@ -270,7 +271,7 @@ static void on_credit(uint64_t credit_bytes, void *arg)
 	(void)credit_bytes;
 	struct rpc_entry *entry = arg;
 	if (entry->piece || entry->streaming)
-		loop_defer(entry->listener->loop, &entry->later);
+		loop_queue(entry->listener->loop, &entry->later);
 }
 
 static int start_stream(

@@ -10,7 +10,7 @@
 #include "gatewayd/usage.h"
 
 /*
- * LOOKING ──> PARSING (on a worker) ──> GIVING, LOOP_SLICE_US a turn ──> (gone)
+ * LOOKING ──> PARSING (on a worker) ──> GIVING, piece by piece ──> (gone)
  *
  * Cancelled: it is gone at once, or when the worker is done with it.
  */
@@ -135,12 +135,12 @@ static void give(void *arg)
 	struct loop *loop = legacy->flights->loop;
 	struct flight *flight;
 	legacy->parsing = true; /* a cancel leaves it to us */
-	uint64_t until_us = loop_now_us(loop) + LOOP_SLICE_US;
+	uint64_t until_us = loop_now_us(loop) + LOOP_SLICE_US / 4;
 	while (legacy->buyer && (flight = next_of(legacy->buyer)) && give_one(legacy, flight)) {
 		if (loop_now_us(loop) < until_us)
 			continue;
 		legacy->parsing = false;
-		loop_defer(loop, &legacy->give_later);
+		loop_queue(loop, &legacy->give_later);
 		return;
 	}
 	finish(legacy);

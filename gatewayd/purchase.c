@@ -38,7 +38,7 @@ struct purchase {
 	struct bought_item *items;
 	uint32_t *weights; /* bytes of each input, for sharing the tokens out */
 
-	/* What was bought, while it is handed out: LOOP_SLICE_US a turn. */
+	/* What was bought, while it is handed out: piece by piece, see loop_queue(). */
 	struct embedding *bought;
 	struct buf scratch; /* the text of one */
 	uint64_t *tokens;
@@ -205,11 +205,11 @@ static int hand_out(struct purchase *purchase, uint64_t until_us)
 static void hand_out_in_turns(void *arg)
 {
 	struct purchase *purchase = arg;
-	uint64_t until_us = loop_now_us(purchase->parts.loop) + LOOP_SLICE_US;
+	uint64_t until_us = loop_now_us(purchase->parts.loop) + LOOP_SLICE_US / 4;
 	if (hand_out(purchase, until_us) < 0)
 		end(purchase, &out_of_memory);
 	else if (purchase->handed < purchase->n)
-		loop_defer(purchase->parts.loop, &purchase->later);
+		loop_queue(purchase->parts.loop, &purchase->later);
 	else
 		end(purchase, NULL);
 }
