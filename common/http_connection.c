@@ -390,7 +390,7 @@ static void run(struct http_connection *c)
 	c->turns_left = MAX_REQUESTS_A_TURN;
 	c->more_output = false;
 	/* It may have been paused while it waited for its turn. */
-	if (c->read_due && c->reading && !c->broken)
+	if (c->read_due && wants_input(c) && !c->broken)
 		http_input_read(c);
 	c->read_due = false;
 	while (!c->broken && step(c))
@@ -420,15 +420,20 @@ void http_connection_wake(struct http_connection *c)
 		loop_defer(c->server->loop, &c->run);
 }
 
-/* At once while the slice of this turn lasts, else from the queue, when it is this one's turn. */
-static void run_soon(struct http_connection *c)
+/* At once while the slice of this turn lasts, else from the queue, when it is this one's turn. The
+ * kernel is not to tell of the event again in every turn until then; to say so takes time too. */
+static void run_soon(struct http_connection *c, struct event *event, bool *registered)
 {
-	if (deferred_scheduled(&c->run))
-		return;
-	if (loop_slice_is_over(c->server->loop))
-		loop_queue(c->server->loop, &c->run);
-	else
+	struct loop *loop = c->server->loop;
+	if (!deferred_scheduled(&c->run) && !loop_slice_is_over(loop)) {
 		run(c);
+		return;
+	}
+	loop_queue(loop, &c->run);
+	if (!loop_slice_is_over(loop) || loop_turn_is_full(loop))
+		return;
+	*registered = false;
+	event_del(event);
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *arg)
@@ -440,7 +445,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	if (c->state == HTTP_STATE_CLOSED)
 		return;
 	c->read_due = true;
-	run_soon(c);
+	run_soon(c, &c->read_event, &c->reading);
 }
 
 static void on_writable(evutil_socket_t fd, short what, void *arg)
@@ -452,7 +457,7 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 	if (c->state == HTTP_STATE_CLOSED)
 		return;
 	c->blocked = false;
-	run_soon(c);
+	run_soon(c, &c->write_event, &c->writing);
 }
 
 void http_connection_drain(struct http_connection *c)

@@ -69,7 +69,8 @@ int http_output_add(struct http_output *out, const char *prefix, size_t prefix_l
 }
 
 /* Adds a vector, of what *total leaves of HTTP_WRITE_BYTES. */
-static size_t add_vector(struct iovec *vectors, size_t n, const char *data, size_t len, size_t *total)
+static size_t add_vector(
+	struct iovec *vectors, size_t n, const char *data, size_t len, size_t *total)
 {
 	if (len > HTTP_WRITE_BYTES - *total)
 		len = HTTP_WRITE_BYTES - *total;
@@ -88,8 +89,7 @@ static size_t fill_vectors(const struct http_output *out, struct iovec *vectors,
 		const struct http_item *item = &out->items[out->first + i];
 		n = add_vector(vectors, n, item->prefix + item->prefix_done,
 			(size_t)(item->prefix_len - item->prefix_done), total);
-		n = add_vector(vectors, n,
-			(const char *)item->slice.data + item->slice_done_bytes,
+		n = add_vector(vectors, n, (const char *)item->slice.data + item->slice_done_bytes,
 			item->slice.len_bytes - item->slice_done_bytes, total);
 	}
 	return n;

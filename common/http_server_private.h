@@ -181,12 +181,12 @@ struct http_connection {
 	bool rewatch;          /* a new state: its deadline starts now */
 	bool got_input, wrote; /* bytes moved: the deadline for that starts again */
 	bool eof;              /* the client sends no more */
-	bool drain_told;       /* closed when it was idle at the drain, else at the end of its request */
-	bool closing;          /* no request after this one */
-	bool linger;           /* the client may still be sending when we close */
-	bool broken;           /* to be torn down when nobody's call is on the stack */
-	bool reset;            /* ... with RST */
-	int unsent_bytes;      /* in the kernel, when the deadline for writing began */
+	bool drain_told;  /* closed when it was idle at the drain, else at the end of its request */
+	bool closing;     /* no request after this one */
+	bool linger;      /* the client may still be sending when we close */
+	bool broken;      /* to be torn down when nobody's call is on the stack */
+	bool reset;       /* ... with RST */
+	int unsent_bytes; /* in the kernel, when the deadline for writing began */
 	struct http_pace pace;
 	unsigned turns_left; /* requests until others have their turn */
 	char peer[48];

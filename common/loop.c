@@ -30,7 +30,8 @@ struct loop {
 	struct event *end_event;
 	bool end_is_due, in_end;
 	struct deferred_list queue, deferred;
-	uint64_t slice_until_us; /* 0: nobody asked yet in this turn */
+	uint64_t slice_until_us;          /* 0: nobody asked yet in this turn */
+	bool slice_is_over, turn_is_full; /* for the rest of it: the clock is not asked again */
 
 	struct reclaim_queue reclaim;
 
@@ -87,18 +88,34 @@ static void run_one(struct loop *loop, struct deferred *d)
 	d->callback(d->arg);
 }
 
+static void begin_slice(struct loop *loop, uint64_t until_us)
+{
+	loop->slice_until_us = until_us;
+	loop->slice_is_over = loop->turn_is_full = false;
+}
+
 bool loop_slice_is_over(struct loop *loop)
 {
+	if (loop->slice_is_over)
+		return true;
 	uint64_t now_us = clock_us(CLOCK_MONOTONIC);
 	if (loop->slice_until_us == 0)
 		loop->slice_until_us = now_us + LOOP_SLICE_US;
-	return now_us >= loop->slice_until_us;
+	return loop->slice_is_over = now_us >= loop->slice_until_us;
+}
+
+bool loop_turn_is_full(struct loop *loop)
+{
+	if (!loop->slice_is_over || loop->turn_is_full)
+		return loop->turn_is_full;
+	uint64_t full_us = loop->slice_until_us + LOOP_SLICE_US;
+	return loop->turn_is_full = clock_us(CLOCK_MONOTONIC) >= full_us;
 }
 
 static void run_queue(struct loop *loop)
 {
 	/* A slice of its own, or a flood of events would be all that is served. */
-	loop->slice_until_us = clock_us(CLOCK_MONOTONIC) + LOOP_SLICE_US;
+	begin_slice(loop, clock_us(CLOCK_MONOTONIC) + LOOP_SLICE_US);
 	while (loop->queue.first) {
 		run_one(loop, loop->queue.first);
 		if (loop_slice_is_over(loop))
@@ -131,6 +148,7 @@ static void end_due(evutil_socket_t fd, short what, void *arg)
 		run_deferred(loop);
 	}
 	loop->in_end = false;
+	begin_slice(loop, 0);
 	/* Made active from here it would run again in this turn, before any I/O. */
 	loop->end_is_due = loop->queue.first || loop->deferred.first;
 	if (loop->end_is_due)
@@ -214,7 +232,7 @@ struct event_base *loop_base(struct loop *loop)
 static void look_at_turn(struct loop *loop)
 {
 	uint64_t now_us = clock_us(CLOCK_MONOTONIC);
-	loop->slice_until_us = 0;
+	begin_slice(loop, 0);
 	loop->unseen_us += now_us - loop->now_us;
 	loop->now_us = now_us;
 	if (loop->unseen_us < UNSEEN_MOST_US)

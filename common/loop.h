@@ -31,7 +31,7 @@ void loop_stop(struct loop *loop);
 uint64_t loop_now_us(const struct loop *loop);
 /* Work of many pieces leaves the rest to a later turn after so long, by loop_now_us(): a number of
  * pieces or bytes takes ten times as long on a busy machine with fresh memory. See loop_queue(). */
-#define LOOP_SLICE_US 1000
+#define LOOP_SLICE_US 500
 /* Wall-clock milliseconds since 1970, read once a turn. */
 uint64_t loop_wall_ms(const struct loop *loop);
 
@@ -81,13 +81,15 @@ static inline bool deferred_scheduled(const struct deferred *d)
  * turn and later ones, for LOOP_SLICE_US a turn and all of it together, but one piece at least.
  * Whoever has more to do puts itself again, behind the others. So a turn stays short however many
  * have much to do; and one who has little to do, in the callback of its own event, does not wait
- * for them. A piece is short: a tenth of LOOP_SLICE_US is a good size. What it defers runs in the
+ * for them. A piece is short: a quarter of LOOP_SLICE_US is a good size. What it defers runs in the
  * same turn. Cancelled by loop_defer_cancel(); a struct is either deferred or in the queue.
  */
 void loop_queue(struct loop *loop, struct deferred *d);
-/* The callbacks of this turn have used LOOP_SLICE_US (in the queue: the queue has): what can wait is
- * to be put into the queue. Counted from the first question in a turn. */
+/* The callbacks of this turn have used LOOP_SLICE_US (in the queue: the queue has): what can wait
+ * is to be put into the queue. Counted from the first question in a turn. */
 bool loop_slice_is_over(struct loop *loop);
+/* Twice that much is used: not even what would save work later. */
+bool loop_turn_is_full(struct loop *loop);
 
 /* For common/reclaim alone. */
 struct reclaim_queue *loop_reclaim_queue(struct loop *loop);

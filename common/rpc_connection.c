@@ -365,6 +365,8 @@ static void go_on(void *arg)
 	process(c);
 	if (!c->paused && !c->closed && !c->lost && !deferred_scheduled(&c->go_on))
 		read_once(c);
+	if (!c->paused && !c->closed && !c->lost && !deferred_scheduled(&c->go_on))
+		set_reading(c, true);
 	unhold(c);
 }
 
@@ -373,12 +375,14 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	struct rpc_connection *c = arg;
-	if (deferred_scheduled(&c->go_on))
-		return;
-	if (loop_slice_is_over(c->loop))
-		loop_queue(c->loop, &c->go_on);
-	else
+	if (!deferred_scheduled(&c->go_on) && !loop_slice_is_over(c->loop)) {
 		go_on(c);
+		return;
+	}
+	loop_queue(c->loop, &c->go_on);
+	/* The kernel is not to tell of it again in every turn until it is our turn. */
+	if (!loop_turn_is_full(c->loop))
+		set_reading(c, false);
 }
 
 /* ---- life ---- */

@@ -13,7 +13,7 @@
 /* Others have work too: so many, and so few even when the slice of the turn is used up. */
 #define MAX_ACCEPTS_A_TURN 32
 #define MIN_ACCEPTS_A_TURN 4
-#define ACCEPT_PAUSE_MS	   100 /* after the process ran out of descriptors or memory */
+#define ACCEPT_PAUSE_MS    100 /* after the process ran out of descriptors or memory */
 
 const struct rpc_server_options rpc_server_defaults = {
 	.trusted_gid = (gid_t)-1, .max_connections = 1024};

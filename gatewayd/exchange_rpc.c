@@ -13,8 +13,8 @@
 #include "gatewayd/lease.h"
 
 /* A streamed answer gives way to others after so much. */
-#define PULL_BYTES (128u << 10)
-#define PULL_US    (LOOP_SLICE_US / 4)
+#define PULL_BYTES        (128u << 10)
+#define PULL_US           (LOOP_SLICE_US / 4)
 #define BODY_CREDIT_BYTES (256u << 10)
 
 /* A smaller body is cheaper to copy. */
