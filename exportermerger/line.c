@@ -489,7 +489,8 @@ static bool may_be_escaped(struct span name)
 static bool unescape_name(struct span *name, bool is_label, struct buf *names)
 {
 	size_t start = names->len;
-	if (!may_be_escaped(*name) || !name_unescape(*name, is_label, names))
+	if (!may_be_escaped(*name) || !(is_label ? name_unescape(*name, true, names)
+						 : name_unescape_metric(*name, names)))
 		return false;
 	*name = (struct span){(const char *)names->data + start, names->len - start};
 	return true;

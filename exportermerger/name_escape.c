@@ -99,3 +99,22 @@ bool name_unescape(struct span name, bool is_label, struct buf *out)
 		out->len = start;
 	return ok;
 }
+
+bool name_unescape_metric(struct span name, struct buf *out)
+{
+	static const char *const suffixes[] = {"_bucket", "_sum", "_count", "_created", "_gsum",
+		"_gcount", "_total", "_info", "_" /* of __total */};
+	if (name_unescape(name, false, out))
+		return true;
+	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+		size_t len = strlen(suffixes[i]);
+		struct span family = {name.data, name.len - len};
+		if (name.len <= len || memcmp(name.data + family.len, suffixes[i], len) != 0 ||
+			!name_unescape(family, false, out))
+			continue;
+		if (len > 1)
+			buf_append(out, suffixes[i], len);
+		return !buf_failed(out);
+	}
+	return false;
+}

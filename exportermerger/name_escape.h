@@ -20,4 +20,17 @@ void name_escape(struct span name, bool is_label, struct buf *out);
  * needs it, or the name could not be written in quotes. false too when out of memory. */
 bool name_unescape(struct span name, bool is_label, struct buf *out);
 
+/*
+ * The same for the name of a metric. What a format puts behind a family's name stands behind the
+ * escape, since a reader that takes plain names alone must find the family's there:
+ *
+ *   # TYPE U__a_2e_b histogram     U__a_2e_b_bucket{le="1"} 1      a.b and a.b_bucket
+ *
+ * A counter's or info's name is escaped with its suffix, so that it is the same in both formats;
+ * OpenMetrics' name of the family is what is left of that (as client_golang writes it):
+ *
+ *   # TYPE U__a_2e_b_ counter      U__a_2e_b__total 1              a.b and a.b_total
+ */
+bool name_unescape_metric(struct span name, struct buf *out);
+
 #endif

@@ -69,6 +69,22 @@ static void append_name(
 	}
 }
 
+/* The family's name as it stands behind # TYPE, and before the suffixes of its samples
+ * (name_escape.h). */
+static void append_family_name(
+	const struct page_writer *w, const struct plan_source *s, struct buf *out)
+{
+	size_t suffix_len = s->family->name.len - s->family->base_len, start = out->len;
+	bool is_rest = suffix_len && s->type && s->name.len == s->family->base_len;
+	if (w->allow_utf8 || !is_rest || line_name_is_plain(s->name, false)) {
+		append_name(w, s->name, false, out);
+		return;
+	}
+	name_escape(s->family->name, false, out);
+	if (!buf_failed(out) && out->len - start > suffix_len)
+		out->len -= suffix_len;
+}
+
 /* Label names stand in quotes when they are not plain: write these ones escaped. */
 static struct span escape_label_names(struct page_writer *w, struct span labels)
 {
@@ -108,13 +124,13 @@ static void append_help(const struct page_writer *w, struct span text, struct bu
 	}
 }
 
-static void append_comment(
-	const struct page_writer *w, const char *keyword, struct span name, struct buf *out)
+static void append_comment(const struct page_writer *w, const char *keyword,
+	const struct plan_source *s, struct buf *out)
 {
 	buf_append(out, "# ", 2);
 	buf_append_str(out, keyword);
 	buf_append_char(out, ' ');
-	append_name(w, name, false, out);
+	append_family_name(w, s, out);
 	buf_append_char(out, ' ');
 }
 
@@ -137,17 +153,17 @@ static void write_family(const struct page_writer *w, struct buf *out)
 			type = NULL;
 	}
 	if (help.len) {
-		append_comment(w, "HELP", first->name, out);
+		append_comment(w, "HELP", first, out);
 		append_help(w, help, out);
 		buf_append_char(out, '\n');
 	}
-	append_comment(w, "TYPE", first->name, out);
+	append_comment(w, "TYPE", first, out);
 	buf_append_str(out, type ? type : plan->openmetrics ? "unknown" : "untyped");
 	buf_append_char(out, '\n');
 	if (!plan->openmetrics || unit.len == 0 || !type || first->name.len < unit.len + 2 ||
 		memcmp(first->name.data + first->name.len - unit.len, unit.data, unit.len) != 0)
 		return;
-	append_comment(w, "UNIT", first->name, out);
+	append_comment(w, "UNIT", first, out);
 	buf_append(out, unit.data, unit.len);
 	buf_append_char(out, '\n');
 }
@@ -170,7 +186,12 @@ static void start_source(struct page_writer *w)
 		bool quoted = w->allow_utf8 && !line_name_is_plain(whole, false);
 		if (quoted)
 			buf_append_char(head, '{');
-		append_name(w, whole, false, head);
+		if (w->allow_utf8) {
+			append_name(w, whole, false, head);
+		} else { /* that of the family on this page, and what the sample has behind it */
+			append_family_name(w, s, head);
+			buf_append(head, whole.data + s->name.len, whole.len - s->name.len);
+		}
 		w->bare_len[part] = quoted ? 0 : head->len;
 		if (!quoted)
 			buf_append_char(head, '{');

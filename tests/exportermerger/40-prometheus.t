@@ -68,6 +68,25 @@ app_depth_items_gsum 9
 # EOF
 PAGE
 );
+# Names that this Prometheus takes escaped only.
+$pages{utf8} = [ $pages{openmetrics}[0], <<"PAGE" ];
+# HELP "app.w\xc3\xa4it" Waiting.
+# TYPE "app.w\xc3\xa4it" histogram
+{"app.w\xc3\xa4it_bucket",le="1.0"} 6
+{"app.w\xc3\xa4it_bucket",le="3.0"} 8
+{"app.w\xc3\xa4it_bucket",le="+Inf"} 8
+{"app.w\xc3\xa4it_count"} 8
+{"app.w\xc3\xa4it_sum"} 9
+# HELP "app.hits" Hits.
+# TYPE "app.hits" counter
+{"app.hits_total","wh.ere"="in"} 7
+# HELP "app.size" Sizes.
+# TYPE "app.size" summary
+{"app.size",quantile="0.5"} 3
+{"app.size_count"} 4
+{"app.size_sum"} 5
+# EOF
+PAGE
 my @children;
 END { kill 'KILL', @children if @children }
 my %url;
@@ -88,7 +107,7 @@ for my $name (sort keys %pages) {
 
 # What a reader must find, by what it asks for: sample => value. The targets' pages, line by line.
 my %sent;
-for my $name (keys %pages) {
+for my $name (grep { $_ ne 'utf8' } keys %pages) {
 	for (split /\n/, $pages{$name}[1]) {
 		next if /^#/;
 		s{ # \{.*}{};
@@ -177,9 +196,26 @@ for my $job (qw(openmetrics text)) {
 		my %expected = map { ($_ => $sent{$_}) } keys %sent;
 		is join("\n", sort keys %got), join("\n", sort keys %expected), 'the same series';
 		is join("\n", grep { !($got{$_} eq $expected{$_} || $got{$_} == $expected{$_}) } sort grep { exists $got{$_} } keys %expected), '', 'the same values';
-		is scalar(@{ query(qq(merger_up{job="$job"} == 1)) }), 2, 'merger_up';
+		is scalar(@{ query(qq(merger_up{job="$job"} == 1)) }), 3, 'merger_up';
 	};
 }
+
+subtest 'escaped names' => sub {
+	for my $job (qw(openmetrics text)) {
+		my $value = sub { my $r = query($_[0] =~ s/JOB/job="$job"/r); return @$r == 1 ? $r->[0]{value}[1] : scalar(@$r) . ' results' };
+		is $value->('histogram_quantile(0.75, U__app_2e_w_e4_it_bucket{JOB})'), 1, "$job: a quantile of a histogram";
+		is $value->('U__app_2e_w_e4_it_sum{JOB}'), 9, 'its sum';
+		is $value->('U__app_2e_hits__total{JOB,U__wh_2e_ere="in"}'), 7, 'a counter';
+		is $value->('U__app_2e_size{JOB,quantile="0.5"}'), 3, 'a summary';
+		is $value->('U__app_2e_size_count{JOB}'), 4, 'its count';
+	}
+	# Prometheus looks for what TYPE and HELP say under the name without the suffix.
+	my %type = (U__app_2e_w_e4_it => 'histogram', U__app_2e_size => 'summary');
+	for my $name (sort keys %type) {
+		my $about = json_decode(http('GET', "$api/api/v1/targets/metadata?metric=$name")->{body})->{data};
+		is join(' ', map { $_->{type} } @$about), "$type{$name} $type{$name}", "the type of $name in both";
+	}
+};
 
 subtest 'targets go up' => sub {
 	my $r = json_decode(http('GET', "$api/api/v1/targets")->{body});

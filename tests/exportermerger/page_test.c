@@ -376,6 +376,44 @@ static const struct merge_case merge_cases[] = {
 			0, 0}},
 		.text = "# TYPE U__a_2e_b gauge\n"
 			"U__a_2e_b{merger_url=\"u0\",U__x_20_y=\"}\\\"=\",z=\"1\"} 1\n"},
+	{.what = "escaped names of a histogram and a counter, as a reader of plain names knows them",
+		.in = {{PAGE_OPENMETRICS,
+			"# TYPE \"a.b\" histogram\n{\"a.b_bucket\",le=\"+Inf\"} 2\n"
+			"{\"a.b_count\"} 2\n{\"a.b_sum\"} 3\n{\"a.b_created\"} 4\n"
+			"# TYPE \"c.d\" counter\n{\"c.d_total\"} 5\n{\"c.d_created\"} 6\n# EOF\n",
+			0, 0}},
+		.text = "# TYPE U__a_2e_b histogram\n"
+			"U__a_2e_b_bucket{merger_url=\"u0\",le=\"+Inf\"} 2\n"
+			"U__a_2e_b_sum{merger_url=\"u0\"} 3\nU__a_2e_b_count{merger_url=\"u0\"} 2\n"
+			"# TYPE U__a_2e_b__created gauge\n"
+			"U__a_2e_b__created{merger_url=\"u0\"} 4\n"
+			"# TYPE U__c_2e_d__created gauge\n"
+			"U__c_2e_d__created{merger_url=\"u0\"} 6\n"
+			"# TYPE U__c_2e_d__total counter\nU__c_2e_d__total{merger_url=\"u0\"} 5\n",
+		.openmetrics = "# TYPE U__a_2e_b histogram\n"
+			       "U__a_2e_b_bucket{merger_url=\"u0\",le=\"+Inf\"} 2\n"
+			       "U__a_2e_b_sum{merger_url=\"u0\"} 3\n"
+			       "U__a_2e_b_count{merger_url=\"u0\"} 2\n"
+			       "U__a_2e_b_created{merger_url=\"u0\"} 4\n"
+			       "# TYPE U__c_2e_d_ counter\n"
+			       "U__c_2e_d__total{merger_url=\"u0\"} 5\n"
+			       "U__c_2e_d__created{merger_url=\"u0\"} 6\n# EOF\n"},
+	{.what = "all spellings of one histogram and one counter",
+		.in = {{PAGE_TEXT,
+			       "# TYPE U__a_2e_b histogram\nU__a_2e_b_bucket{le=\"+Inf\"} 2\n"
+			       "U__a_2e_b__sum 3\nU__a_2e_b_count 2\n"
+			       "# TYPE U__c_2e_d__total counter\nU__c_2e_d__total 5\n",
+			       0, 0},
+			{PAGE_OPENMETRICS,
+				"# TYPE \"a.b\" histogram\n{\"a.b_bucket\",le=\"+Inf\"} 2\n"
+				"# TYPE U__c_2e_d_ counter\nU__c_2e_d_total 5\n# EOF\n",
+				0, 0}},
+		.text = "# TYPE U__a_2e_b histogram\n"
+			"U__a_2e_b_bucket{merger_url=\"u0\",le=\"+Inf\"} 2\n"
+			"U__a_2e_b_sum{merger_url=\"u0\"} 3\nU__a_2e_b_count{merger_url=\"u0\"} 2\n"
+			"U__a_2e_b_bucket{merger_url=\"u1\",le=\"+Inf\"} 2\n"
+			"# TYPE U__c_2e_d__total counter\nU__c_2e_d__total{merger_url=\"u0\"} 5\n"
+			"U__c_2e_d__total{merger_url=\"u1\"} 5\n"},
 	{.what = "a name in quotes beside the same one escaped",
 		.in = {{PAGE_TEXT, "{\"z\xc3\xa4hler\"} 1\n", 0, 0},
 			{PAGE_TEXT, "# TYPE U__z_e4_hler gauge\nU__z_e4_hler{U__x_2e_y=\"1\"} 2\n",
