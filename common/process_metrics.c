@@ -17,6 +17,7 @@
 enum {
 	CPU,
 	RESIDENT,
+	ANONYMOUS,
 	VIRTUAL,
 	OPEN_FDS,
 	MAX_FDS,
@@ -36,7 +37,12 @@ static const struct metric_family families[] = {
 		.help = "User and system CPU time spent, in seconds."},
 	[RESIDENT] = {.name = "process_resident_memory_bytes",
 		.type = METRIC_GAUGE,
-		.help = "Resident memory, shared pages included."},
+		.help = "Resident memory, shared pages included: libraries, and the caches' arenas in "
+			"gatewayd and in hashd."},
+	[ANONYMOUS] = {.name = "process_anonymous_memory_bytes",
+		.type = METRIC_GAUGE,
+		.help = "Resident memory of the process alone, neither of files nor shared: may be "
+			"summed up over processes."},
 	[VIRTUAL] = {.name = "process_virtual_memory_bytes",
 		.type = METRIC_GAUGE,
 		.help = "Size of the address space."},
@@ -86,18 +92,20 @@ struct process_metrics {
 static void set_memory(struct process_metrics *p)
 {
 	char text[128];
-	unsigned long total, resident;
+	unsigned long total, resident, shared;
 	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return;
 	ssize_t n = read(fd, text, sizeof text - 1);
 	close(fd);
 	text[n > 0 ? n : 0] = '\0';
-	if (sscanf(text, "%lu %lu", &total, &resident) != 2)
+	if (sscanf(text, "%lu %lu %lu", &total, &resident, &shared) != 3)
 		return;
 	double page_bytes = (double)sysconf(_SC_PAGESIZE);
 	metric_set(p->plain[VIRTUAL], (double)total * page_bytes);
 	metric_set(p->plain[RESIDENT], (double)resident * page_bytes);
+	metric_set(p->plain[ANONYMOUS],
+		resident > shared ? (double)(resident - shared) * page_bytes : 0);
 }
 
 static unsigned open_descriptors(void)

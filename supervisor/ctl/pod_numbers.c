@@ -47,7 +47,9 @@ struct peer {
 	char name[POD_NAME_BYTES];
 	struct rpc_client *client;
 	struct rpc_call *call;
-	bool wanted, answered, known;
+	bool listed; /* among the programs: what it counted counts */
+	bool wanted; /* it runs: to be asked */
+	bool answered, known;
 	struct counts last, now;
 };
 
@@ -206,12 +208,18 @@ static bool is_daemon(struct span name)
 	return false;
 }
 
-static struct peer *peer_of(struct pod_numbers *all, const char *name)
+static struct peer *find_peer(struct pod_numbers *all, const char *name)
 {
-	char path[PATH_BYTES];
 	struct peer *peer = all->peers;
 	while (peer && strcmp(peer->name, name))
 		peer = peer->next;
+	return peer;
+}
+
+static struct peer *peer_of(struct pod_numbers *all, const char *name)
+{
+	char path[PATH_BYTES];
+	struct peer *peer = find_peer(all, name);
 	if (peer)
 		return peer;
 	if (snprintf(path, sizeof path, "%s/%s.sock", all->run_dir, name) >= (int)sizeof path ||
@@ -242,12 +250,21 @@ static void want(struct pod_numbers *all, const struct msg_program_list *program
 		snprintf(name, sizeof name, "%.*s", SPAN_ARG(program->name));
 		for (char *c = name; *c; c++)
 			*c = *c == ':' || *c == '/' ? '.' : *c;
-		all->look->n_daemons++;
-		struct peer *peer = peer_of(all, name);
-		if (peer)
-			peer->wanted = true;
-		else
-			snprintf(all->look->silent, sizeof all->look->silent, "%s", name);
+		struct pod_look *look = all->look;
+		bool runs = span_equal_str(program->state, "RUNNING");
+		struct peer *peer = runs ? peer_of(all, name) : find_peer(all, name);
+		look->n_daemons++;
+		if (peer) {
+			peer->listed = true;
+			peer->wanted = runs;
+		}
+		if (!runs && look->n_idle++ == 0) {
+			snprintf(look->idle, sizeof look->idle, "%s", name);
+			snprintf(look->idle_state, sizeof look->idle_state, "%.*s",
+				SPAN_ARG(program->state));
+		} else if (runs && !peer) {
+			snprintf(look->silent, sizeof look->silent, "%s", name);
+		}
 	}
 }
 
@@ -285,17 +302,17 @@ static void sum_up(struct pod_numbers *all, struct pod_look *look)
 	double now = (double)loop_wall_ms(all->loop) / 1000, start = now;
 	bool first = !all->looked_us;
 	for (struct peer *peer = all->peers; peer; peer = peer->next) {
-		if (!peer->wanted)
+		if (!peer->listed)
 			continue;
 		if (peer->answered) {
 			add(look, peer, first);
 			look->n_answered++;
 			if (peer->now.start > 0 && peer->now.start < start)
 				start = peer->now.start;
-		} else {
+		} else if (peer->wanted) {
 			snprintf(look->silent, sizeof look->silent, "%s", peer->name);
 		}
-		/* One that is silent has counted what it had. */
+		/* One that is silent or stopped has counted what it had. */
 		for (int i = 0; i < POD_NUMBERS; i++)
 			look->total[i] += peer->last.numbers[i];
 	}
@@ -311,7 +328,7 @@ void pod_numbers_look(struct pod_numbers *all, const struct msg_program_list *pr
 	*look = (struct pod_look){0};
 	all->look = look;
 	for (struct peer *peer = all->peers; peer; peer = peer->next)
-		peer->wanted = peer->answered = false;
+		peer->listed = peer->wanted = peer->answered = false;
 	want(all, programs);
 	all->pending = 0;
 	for (struct peer *peer = all->peers; peer; peer = peer->next)

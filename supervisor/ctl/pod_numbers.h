@@ -49,10 +49,12 @@ struct pod_service {
 };
 struct pod_look {
 	size_t n_daemons, n_answered;
-	char silent[POD_NAME_BYTES]; /* one of those that did not answer; "": all did */
-	double total[POD_NUMBERS];   /* as the metrics say */
-	double recent[POD_NUMBERS];  /* since the last look; at the first: since the start */
-	double seconds;              /* which is so long; 0: nobody answered yet */
+	char silent[POD_NAME_BYTES]; /* one that runs and did not answer; "": all did */
+	size_t n_idle;               /* do not run, so they are not asked */
+	char idle[POD_NAME_BYTES], idle_state[16]; /* the first of them */
+	double total[POD_NUMBERS];                 /* as the metrics say */
+	double recent[POD_NUMBERS]; /* since the last look; at the first: since the start */
+	double seconds;             /* which is so long; 0: nobody answered yet */
 	struct pod_histogram times[POD_TIMES]; /* recent */
 	struct pod_service services[POD_MAX_SERVICES];
 	size_t n_services;

@@ -23,7 +23,7 @@ struct session {
 	struct loop *loop;
 	struct rpc_client *client;
 	struct timer *timer;
-	bool timed_out, answered;
+	bool timed_out, answered, quiet;
 
 	struct buf *answer;
 	enum ctl_exit result;
@@ -135,7 +135,8 @@ static void done(const struct rpc_error *error, void *arg)
 	session->answered = true;
 	session->result = CTL_OK;
 	if (error) {
-		fprintf(stderr, "podctl: %.*s\n", SPAN_ARG(error->message));
+		if (!session->quiet)
+			fprintf(stderr, "podctl: %.*s\n", SPAN_ARG(error->message));
 		session->result = error->code == RPC_LOST ? CTL_NO_SUPERVISOR : CTL_FAILED;
 	}
 	loop_stop(session->loop);
@@ -253,6 +254,22 @@ struct loop *session_loop(const struct session *session)
 const char *session_socket(const struct session *session)
 {
 	return rpc_client_path(session->client);
+}
+
+void session_set_quiet(struct session *session)
+{
+	session->quiet = true;
+}
+
+bool session_await(struct session *session, uint64_t ms)
+{
+	session->timed_out = false;
+	timer_arm(session->timer, ms);
+	rpc_client_wake(session->client);
+	while (!session->timed_out && !rpc_client_connected(session->client))
+		loop_run(session->loop);
+	timer_disarm(session->timer);
+	return rpc_client_connected(session->client);
 }
 
 bool session_sleep(struct session *session, uint64_t ms)

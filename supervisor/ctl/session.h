@@ -58,6 +58,10 @@ enum ctl_exit session_follow(struct session *session, const struct msg_tail_para
 /* What runs while this module waits, for others who wait beside it; and where the supervisor is. */
 struct loop *session_loop(const struct session *session);
 const char *session_socket(const struct session *session);
+/* From now on failures are not said on stderr: a screen shows them. */
+void session_set_quiet(struct session *session);
+/* Wait up to ms for the supervisor to be there, again. */
+bool session_await(struct session *session, uint64_t ms);
 /* Let time pass; false when the supervisor went away meanwhile. */
 bool session_sleep(struct session *session, uint64_t ms);
 void session_free(struct session **session);

@@ -228,6 +228,9 @@ subtest 'metrics page' => sub {
 	is $value{'tool_requests_total{path="/state"}'}, 1, 'own';
 	cmp_ok $value{process_resident_memory_bytes}, '>', 1 << 20, 'memory';
 	cmp_ok abs($value{process_resident_memory_bytes} / 1024 - rss_kb($d->pid)), '<', 4096, 'as the kernel has it';
+	my ($anonymous) = slurp('/proc/' . $d->pid . '/status') =~ /^RssAnon:\s+(\d+)/m;
+	cmp_ok abs($value{process_anonymous_memory_bytes} / 1024 - $anonymous), '<', 4096, 'and what is its own';
+	cmp_ok $value{process_anonymous_memory_bytes}, '<', $value{process_resident_memory_bytes}, 'is a part of it';
 	cmp_ok $value{process_cpu_seconds_total}, '>', 0, 'CPU';
 	cmp_ok abs($value{process_start_time_seconds} - time), '<', 60, 'start';
 	opendir my $fds, '/proc/' . $d->pid . '/fd' or die;

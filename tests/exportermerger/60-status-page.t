@@ -16,12 +16,7 @@ for my $program (qw(chromium node)) {
 }
 plan skip_all => 'playwright-core is not installed (mk/deps test)' if !-d $node;
 
-my $pod = EG::Pod->new(env => { MAX_RETRIES => 0 });
-my $merger = daemon('exportermerger', http => 1, rpc => 'exportermerger.sock',
-	env => { MERGER_URLS => 'unix:hashd.sock unix:gatewayd.0.sock unix:gatewayd.1.sock' });
-my @models = qw(text-embedding-3-small text-embedding-3-large);
-for my $i (0 .. 11) { $pod->embed('text ' . $i % 5, model => $models[ $i % 2 ]) }
-
+# It takes as long to come up as the pod does.
 my $pid = open2(my $from, my $to, 'node', "$FindBin::Bin/browser.mjs", $node, found('chromium'));
 END { if ($to) { close $to; waitpid $pid, 0; $? = 0 } }
 sub browser
@@ -33,8 +28,16 @@ sub browser
 	die "$answer->{error} (" . json_encode(\%command) . ")\n" if $answer->{error};
 	return $answer->{value};
 }
+
+my $pod = EG::Pod->new(env => { MAX_RETRIES => 0 });
+my $merger = daemon('exportermerger', http => 1, rpc => 'exportermerger.sock',
+	env => { MERGER_URLS => 'unix:hashd.sock unix:gatewayd.0.sock unix:gatewayd.1.sock' });
+my @models = qw(text-embedding-3-small text-embedding-3-large);
+for my $i (0 .. 11) { $pod->embed('text ' . $i % 5, model => $models[ $i % 2 ]) }
+
 sub js { return browser(eval => $_[0]) }
-sub wait_js { my ($js, $what) = @_; my $r = eval { browser(wait => $js, ms => 1000 * $EG::Test::TIMEOUT) }; ok $r, $what or diag $@, js('document.body.innerText'); return $r }
+# The page asks every two seconds: that it does so by itself is seen once (0), after that it is told to.
+sub wait_js { my ($js, $what, $step) = @_; my $r = eval { browser(wait => $js, ms => 1000 * $EG::Test::TIMEOUT, step => $step // 'void turn()') }; ok $r, $what or diag $@, js('document.body.innerText'); return $r }
 sub open_page { my ($width, $scheme) = @_; browser(open => $merger->url . '/', width => $width, height => 800, scheme => $scheme); return browser(wait => '!document.getElementById("main").hidden') }
 sub is_quiet { my ($what) = @_; return is_deeply browser(console => 1), [], $what // 'nothing on the console' }
 
@@ -121,17 +124,18 @@ sub brightness { return js('(() => { const [r, g, b] = getComputedStyle(document
 sub picture
 {
 	my ($name) = @_;
-	my $file = test_path("$name.png");
+	my $file = ($ENV{EG_PICTURES} // test_dir()) . "/$name.png"; # EG_PICTURES=DIR keeps them
 	browser(shot => $file);
 	my $png = slurp($file);
 	my ($width, $height) = unpack 'x16 N N', $png;
 	cmp_ok length($png), '>', 15_000, "$name: a picture with something on it" or return;
 	return ($width, $height);
 }
-for (([ 'light', 1180 ], [ 'dark', 1180 ], [ 'light', 360 ], [ 'dark', 360 ])) {
-	my ($scheme, $width) = @$_;
+# Each scheme and each width is one that the page is opened with, and one that it is changed to while it is open.
+for (([ 'light', 1180 ], [ 'dark', 1180 ], [ 'dark', 360, 1 ], [ 'light', 360 ])) {
+	my ($scheme, $width, $anew) = @$_;
 	subtest "$scheme, $width wide" => sub {
-		open_page($width, $scheme);
+		$anew ? open_page($width, $scheme) : browser(size => [ $width, 800 ], scheme => $scheme);
 		$scheme eq 'light' ? cmp_ok(brightness(), '>', 200, 'light') : cmp_ok(brightness(), '<', 60, 'dark');
 		is js('document.documentElement.scrollWidth'), $width, 'nothing runs out of the window';
 		is_deeply js('[...document.querySelectorAll(".card, .banner, td, .big")].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)'), [], 'nor out of its box';
@@ -155,11 +159,11 @@ subtest 'the button of the theme' => sub {
 
 # ---- while things go wrong ----
 
-open_page(1180, 'light');
+browser(size => [ 1180, 800 ], scheme => 'light');
 subtest 'a gatewayd dies and comes back' => sub {
 	my $before = js('now().v.saved');
 	$pod->gatewayd(1)->kill9;
-	wait_js('/^gatewayd\.1 does not answer for \d+ s/.test(document.getElementById("sentence").textContent)', 'is said, with the time');
+	wait_js('/^gatewayd\.1 does not answer for \d+ s/.test(document.getElementById("sentence").textContent)', 'is said, with the time', 0);
 	is js('document.querySelector("#cache [data-key=\'gatewayd.1\'] .state").textContent'), 'no answer', 'on the map';
 	is js('document.querySelector("#said").textContent'), 'gatewayd.1 does not answer', 'and spoken once, without the seconds' if js('document.querySelector("#more").children.length') == 0;
 	like js('document.title'), qr/^\(\d+\) gatewayd\.1 does not answer/, 'in the title';

@@ -1,5 +1,6 @@
 // A headless Chromium that a test drives: browser.mjs PLAYWRIGHT_CORE. One JSON command a line on stdin, one JSON answer
 // a line on stdout: {"open": url, "width", "height", "scheme"}, {"eval": expression}, {"wait": expression, "ms"}, {"shot": file}.
+// {"size": [width, height], "scheme"} changes the page that is open. "step" of a wait: run in the page every quarter of a second meanwhile.
 // Answers: {"value"} or {"error"}. {"eval": …} and {"wait": …} run in the page. {"console": 1}: what was said there so far.
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -9,10 +10,11 @@ const browser = await chromium.launch({ executablePath: process.argv[3], args: [
 let page, said = [];
 
 // Asked from outside: what waits inside the page is eval(), which its policy forbids.
-async function until(expression, deadline) {
-	for (;;) {
+async function until(expression, deadline, step) {
+	for (let i = 0; ; i++) {
 		const value = await page.evaluate(expression);
 		if (value) return value;
+		if (step && i % 5 === 0) await page.evaluate(step);
 		if (Date.now() > deadline) throw new Error(`not in time: ${expression}`);
 		await new Promise(done => setTimeout(done, 50));
 	}
@@ -28,7 +30,12 @@ async function run(c) {
 		return (await page.goto(c.open)).status();
 	}
 	if (c.eval) return page.evaluate(c.eval);
-	if (c.wait) return until(c.wait, Date.now() + (c.ms ?? 30000));
+	if (c.wait) return until(c.wait, Date.now() + (c.ms ?? 30000), c.step);
+	if (c.size) {
+		await page.setViewportSize({ width: c.size[0], height: c.size[1] });
+		await page.emulateMedia({ colorScheme: c.scheme });
+		return page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))");
+	}
 	if (c.shot) return (await page.screenshot({ path: c.shot, fullPage: true })).length;
 	if (c.console) return said.splice(0);
 	throw new Error("no such command");

@@ -144,7 +144,7 @@ subtest 'logs' => sub {
 subtest 'top' => sub {
 	my ($code, $out) = $pod->ctl('top');
 	is $code, 0, 'exit code';
-	like $out, qr/^NAME\s+STATE\s+PID\s+CPU\s+MEMORY\s+UPTIME\s+RESTARTS$/m, 'head';
+	like $out, qr/^NAME\s+STATE\s+PID\s+CPU\s+PSS\s+UPTIME\s+RESTARTS$/m, 'head';
 	like $out, qr/^file\s+RUNNING\s+\d+\s+\d+\.\d%\s+\d+\.\d MB\s+\S.*\d$/m, 'line';
 	like $out, qr/^all\s/m, 'sum';
 	unlike $out, qr/\033/, 'no escape sequences in a pipe';
