@@ -21,9 +21,6 @@
 #define SAME_CLASS_FIRST_STEPS 4
 #define SAME_CLASS_STEPS       64
 
-/* Trimming smaller holes costs more in system calls and page faults than it gives back. */
-#define TRIM_MIN_BYTES (64u << 10)
-
 /* The smallest class of which every block is at least this large. */
 static struct class class_for(uint32_t size)
 {
@@ -43,15 +40,7 @@ static uint32_t record_new(struct arena *a)
 		a->unused = block_at(a, id)->next;
 		return id;
 	}
-	if (a->fresh >> CHUNK_SHIFT == a->n_chunks) {
-		if (a->n_chunks == a->chunks_max)
-			return 0;
-		struct block *chunk = malloc(CHUNK_RECORDS * sizeof *chunk);
-		if (!chunk)
-			return 0;
-		a->chunks[a->n_chunks++] = chunk;
-	}
-	return a->fresh++;
+	return a->fresh < a->tables.records_bytes / sizeof(struct block) ? a->fresh++ : 0;
 }
 
 static void record_drop(struct arena *a, uint32_t id)
@@ -67,7 +56,7 @@ static void record_drop(struct arena *a, uint32_t id)
 static void region_add(struct arena *a, uint32_t id)
 {
 	uint32_t start = block_at(a, id)->start;
-	uint32_t *first = &a->regions[start / REGION];
+	uint32_t *first = &a->tables.regions[start / REGION];
 	if (!*first || block_at(a, *first)->start > start)
 		*first = id;
 }
@@ -75,7 +64,7 @@ static void region_add(struct arena *a, uint32_t id)
 static void region_remove(struct arena *a, uint32_t id)
 {
 	const struct block *b = block_at(a, id);
-	uint32_t *first = &a->regions[b->start / REGION];
+	uint32_t *first = &a->tables.regions[b->start / REGION];
 	if (*first != id)
 		return;
 	bool same = b->next && block_at(a, b->next)->start / REGION == b->start / REGION;
@@ -84,9 +73,9 @@ static void region_remove(struct arena *a, uint32_t id)
 
 uint32_t arena_block_find(const struct arena *a, uint64_t start)
 {
-	if (start / REGION >= a->n_regions)
+	if (start / REGION >= a->tables.n_regions)
 		return 0;
-	uint32_t id = a->regions[start / REGION];
+	uint32_t id = a->tables.regions[start / REGION];
 	while (id && block_at(a, id)->start < start)
 		id = block_at(a, id)->next;
 	return id && block_at(a, id)->start == start ? id : 0;
@@ -168,9 +157,11 @@ static uint32_t find_free(const struct arena *a, uint32_t size)
 
 /* --- blocks --- */
 
-/* Let `rest` be the part of block id, which is in no list, from `size` on: a free block. */
-static void split(struct arena *a, uint32_t id, uint32_t size, uint32_t rest)
+uint32_t arena_block_split(struct arena *a, uint32_t id, uint32_t size)
 {
+	uint32_t rest = record_new(a);
+	if (!rest)
+		return 0;
 	struct block *b = block_at(a, id), *r = block_at(a, rest);
 	*r = (struct block){
 		.start = b->start + size,
@@ -178,13 +169,16 @@ static void split(struct arena *a, uint32_t id, uint32_t size, uint32_t rest)
 		.prev = id,
 		.next = b->next,
 		.dirty = b->dirty > size ? b->dirty - size : 0,
+		.state = BLOCK_FREE,
 	};
 	if (r->next)
 		block_at(a, r->next)->prev = rest;
 	b->next = rest;
 	b->size = size;
+	if (b->dirty > size)
+		b->dirty = size;
 	region_add(a, rest);
-	arena_list_add(a, rest);
+	return rest;
 }
 
 /* The block after id becomes part of it. Neither is in a list; both have `dirty` set. */
@@ -217,15 +211,13 @@ uint64_t arena_alloc(struct arena *a, uint64_t len_bytes)
 	uint32_t id = find_free(a, size);
 	if (!id)
 		return ARENA_NONE;
-	uint32_t rest = 0;
+	arena_list_remove(a, id);
 	if (block_at(a, id)->size > size) {
-		rest = record_new(a);
+		uint32_t rest = arena_block_split(a, id, size);
+		arena_list_add(a, rest ? rest : id);
 		if (!rest)
 			return ARENA_NONE;
 	}
-	arena_list_remove(a, id);
-	if (rest)
-		split(a, id, size, rest);
 	struct block *b = block_at(a, id);
 	b->state = BLOCK_LIVE;
 	b->owner[0] = b->owner[1] = 0;
@@ -233,18 +225,16 @@ uint64_t arena_alloc(struct arena *a, uint64_t len_bytes)
 	a->live_bytes += len_bytes;
 	a->used_granules += size;
 	a->allocations++;
+	if (b->start + size > a->top)
+		a->top = b->start + size;
+	arena_unpoison(arena_at(a, (uint64_t)b->start * GRANULE), len_bytes);
 	return (uint64_t)b->start * GRANULE;
 }
 
-void arena_release(struct arena *a, uint64_t offset)
+void arena_block_free(struct arena *a, uint32_t id, uint32_t dirty)
 {
-	uint32_t id = offset % GRANULE == 0 ? arena_block_find(a, offset / GRANULE) : 0;
-	BUG_ON(!id || block_at(a, id)->state != BLOCK_LIVE);
 	struct block *b = block_at(a, id);
-	a->live_bytes -= (uint64_t)b->size * GRANULE - b->slack;
-	a->used_granules -= b->size;
-	a->allocations--;
-	b->dirty = b->size;
+	b->dirty = dirty;
 	if (is_free(a, b->next)) {
 		arena_list_remove(a, b->next);
 		swallow_next(a, id);
@@ -257,6 +247,42 @@ void arena_release(struct arena *a, uint64_t offset)
 	arena_list_add(a, id);
 }
 
+void arena_release(struct arena *a, uint64_t offset)
+{
+	uint32_t id = offset % GRANULE == 0 ? arena_block_find(a, offset / GRANULE) : 0;
+	BUG_ON(!id || block_at(a, id)->state != BLOCK_LIVE);
+	struct block *b = block_at(a, id);
+	a->live_bytes -= (uint64_t)b->size * GRANULE - b->slack;
+	a->used_granules -= b->size;
+	a->allocations--;
+	arena_poison(arena_at(a, offset), (uint64_t)b->size * GRANULE);
+	arena_block_free(a, id, b->size);
+}
+
+void arena_blocks_clear(struct arena *a)
+{
+	a->unused = 0;
+	a->fresh = 1;
+	a->first_bits = 0;
+	memset(a->second_bits, 0, sizeof a->second_bits);
+	memset(a->lists, 0, sizeof a->lists);
+	a->live_bytes = a->used_granules = a->allocations = 0;
+}
+
+uint32_t arena_block_append(struct arena *a, uint32_t prev, uint32_t size, enum block_state state)
+{
+	uint32_t id = record_new(a);
+	BUG_ON(!id);
+	struct block *b = block_at(a, id);
+	*b = (struct block){.size = size, .prev = prev, .state = (uint8_t)state};
+	if (prev) {
+		b->start = block_at(a, prev)->start + block_at(a, prev)->size;
+		block_at(a, prev)->next = id;
+	}
+	region_add(a, id);
+	return id;
+}
+
 void *arena_at(const struct arena *a, uint64_t offset)
 {
 	return a->base + offset;
@@ -265,66 +291,6 @@ void *arena_at(const struct arena *a, uint64_t offset)
 uint64_t arena_rounded(uint64_t len_bytes)
 {
 	return round_up(len_bytes, GRANULE);
-}
-
-/* --- giving pages back --- */
-
-/* Give back at most about max_bytes from the end of the dirty part, which shrinks. -1 on failure.
- */
-static int64_t punch(struct arena *a, struct block *b, uint64_t max_bytes, uint64_t page)
-{
-	uint64_t start = (uint64_t)b->start * GRANULE, end = start + (uint64_t)b->size * GRANULE;
-	uint64_t from = round_up(start, page);
-	uint64_t to = round_up(start + (uint64_t)b->dirty * GRANULE, page);
-	if (to > end / page * page)
-		to = end / page * page;
-	if (to <= from) {
-		b->dirty = 0;
-		return 0;
-	}
-	bool all = to - from <= max_bytes;
-	if (!all)
-		from = (to - max_bytes) / page * page;
-	if (fallocate(a->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
-		    (off_t)(to - from)) != 0)
-		return -1;
-	b->dirty = all ? 0 : (uint32_t)((from - start) / GRANULE);
-	a->punched_bytes += to - from;
-	return (int64_t)(to - from);
-}
-
-/* Trim the blocks of one list. False when the budget is used up or the kernel refuses. */
-static bool trim_list(
-	struct arena *a, const struct free_list *list, uint64_t *budget_bytes, uint64_t page)
-{
-	uint32_t id;
-	while ((id = list->head) && block_at(a, id)->dirty) {
-		int64_t got = *budget_bytes ? punch(a, block_at(a, id), *budget_bytes, page) : -1;
-		if (got < 0)
-			return false;
-		if (!block_at(a, id)->dirty) {
-			arena_list_remove(a, id);
-			arena_list_add(a, id);
-		}
-		/* A system call costs as much as a few pages. */
-		uint64_t spent = (uint64_t)got > TRIM_MIN_BYTES ? (uint64_t)got : TRIM_MIN_BYTES;
-		*budget_bytes -= spent < *budget_bytes ? spent : *budget_bytes;
-	}
-	return true;
-}
-
-uint64_t arena_trim(struct arena *a, uint64_t max_bytes)
-{
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	uint64_t before = a->punched_bytes, budget = max_bytes;
-	struct class least = class_of(TRIM_MIN_BYTES / GRANULE);
-	for (unsigned first = FIRST_LEVELS; first-- > least.first;) {
-		for (unsigned second = SECOND_LEVELS; second-- > 0;) {
-			if (!trim_list(a, &a->lists[first][second], &budget, page))
-				return a->punched_bytes - before;
-		}
-	}
-	return a->punched_bytes - before;
 }
 
 /* --- life --- */
@@ -353,6 +319,35 @@ fail:
 	return -1;
 }
 
+int arena_tables_new(const struct arena *a, struct arena_tables *tables)
+{
+	uint32_t granules = granules_of(a->size_bytes);
+	/* One record a granule at worst, record 0, and one to spare while splitting. */
+	*tables = (struct arena_tables){
+		.records_bytes = ((uint64_t)granules + 2) * sizeof(struct block),
+		.n_regions = granules / REGION,
+	};
+	tables->regions = calloc(tables->n_regions, sizeof *tables->regions);
+	if (!tables->regions)
+		return -1;
+	void *records = mmap(NULL, tables->records_bytes, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (records == MAP_FAILED) {
+		free(tables->regions);
+		return -1;
+	}
+	tables->records = records;
+	return 0;
+}
+
+void arena_tables_free(struct arena_tables *tables)
+{
+	if (tables->records)
+		munmap(tables->records, tables->records_bytes);
+	free(tables->regions);
+	*tables = (struct arena_tables){0};
+}
+
 struct arena *arena_new(uint64_t size_bytes)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -364,30 +359,17 @@ struct arena *arena_new(uint64_t size_bytes)
 	if (!a)
 		return NULL;
 	a->size_bytes = round_up(size_bytes, page);
-	uint32_t granules = granules_of(a->size_bytes);
-	a->n_regions = granules / REGION;
-	/* One record a granule at worst, record 0, and one to spare while splitting. */
-	a->chunks_max = (granules + 2) / CHUNK_RECORDS + 1;
-	a->fresh = 1;
-	a->regions = calloc(a->n_regions, sizeof *a->regions);
-	a->chunks = calloc(a->chunks_max, sizeof *a->chunks);
-	if (!a->regions || !a->chunks)
-		goto fail;
-	uint32_t id = record_new(a);
-	if (!id)
-		goto fail;
-	*block_at(a, id) = (struct block){.size = granules};
-	region_add(a, id);
-	arena_list_add(a, id);
+	if (arena_tables_new(a, &a->tables) != 0)
+		goto fail_arena;
+	arena_blocks_clear(a);
+	arena_list_add(a, arena_block_append(a, 0, granules_of(a->size_bytes), BLOCK_FREE));
 	if (make_file(a) != 0)
-		goto fail;
+		goto fail_tables;
 	return a;
 
-fail:
-	if (a->n_chunks)
-		free(a->chunks[0]);
-	free(a->chunks);
-	free(a->regions);
+fail_tables:
+	arena_tables_free(&a->tables);
+fail_arena:
 	free(a);
 	return NULL;
 }
@@ -404,13 +386,16 @@ struct arena_stats arena_stats(const struct arena *a)
 		.size_bytes = a->size_bytes,
 		.live_bytes = a->live_bytes,
 		.used_bytes = a->used_granules * GRANULE,
-		.index_bytes = sizeof *a + a->n_regions * sizeof *a->regions +
-			       a->chunks_max * sizeof *a->chunks +
-			       (uint64_t)a->n_chunks * CHUNK_RECORDS * sizeof(struct block),
+		.index_bytes = sizeof *a + arena_tables_used(a),
 		.largest_free_bytes = largest * GRANULE,
 		.allocations = a->allocations,
 		.punched_bytes = a->punched_bytes,
 	};
+}
+
+uint64_t arena_total_bytes(const struct arena *a)
+{
+	return a->used_granules * GRANULE + sizeof *a + arena_tables_used(a);
 }
 
 int arena_open_reader(const struct arena *a)
@@ -426,11 +411,9 @@ void arena_free(struct arena **arena)
 	if (!a)
 		return;
 	*arena = NULL;
+	arena_unpoison(a->base, a->size_bytes);
 	munmap(a->base, a->size_bytes);
 	close(a->fd);
-	for (uint32_t i = 0; i < a->n_chunks; i++)
-		free(a->chunks[i]);
-	free(a->chunks);
-	free(a->regions);
+	arena_tables_free(&a->tables);
 	free(a);
 }

@@ -19,7 +19,7 @@
 /* The arena may be in pieces: how many evictions are tried for one object. */
 #define MAX_EVICTIONS_FOR_ROOM 64
 
-#define GHOST_MALLOC_BYTES     cache_malloc_bytes(sizeof(struct cache_node))
+#define GHOST_BYTES            cache_own_bytes(sizeof(struct cache_node))
 
 struct cache *cache_new(const struct cache_options *options)
 {
@@ -37,10 +37,14 @@ struct cache *cache_new(const struct cache_options *options)
 	TAILQ_INIT(&cache->main);
 	TAILQ_INIT(&cache->ghost);
 	TAILQ_INIT(&cache->extras);
+	LIST_INIT(&cache->held);
 	if (cache_index_init(&cache->index))
 		goto fail_cache;
-	if (cache_tags_init(&cache->tags, cache->budget_bytes))
+	cache->own = arena_new(cache->budget_bytes);
+	if (!cache->own)
 		goto fail_index;
+	if (cache_tags_init(&cache->tags, cache->own, cache->budget_bytes))
+		goto fail_own;
 	cache->arena = arena_new(cache->budget_bytes);
 	if (!cache->arena)
 		goto fail_tags;
@@ -50,6 +54,10 @@ struct cache *cache_new(const struct cache_options *options)
 fail_tags:
 	saved = errno;
 	cache_tags_uninit(&cache->tags);
+	errno = saved;
+fail_own:
+	saved = errno;
+	arena_free(&cache->own);
 	errno = saved;
 fail_index:
 	saved = errno;
@@ -62,16 +70,16 @@ fail_cache:
 
 /* ---- Accounts ---- */
 
-static uint64_t index_bytes(const struct cache *cache, const struct arena_stats *arena)
+static uint64_t tables_bytes(const struct cache *cache)
 {
-	return cache_index_bytes(&cache->index) + cache->ghosts * GHOST_MALLOC_BYTES +
-	       arena->index_bytes + cache_tags_bytes(&cache->tags);
+	return cache_index_bytes(&cache->index) + cache_index_bytes(&cache->tags.index) +
+	       cache->remains_bytes;
 }
 
 static uint64_t used_bytes(const struct cache *cache)
 {
-	struct arena_stats arena = arena_stats(cache->arena);
-	return arena.used_bytes + index_bytes(cache, &arena) + cache->header_bytes;
+	return arena_total_bytes(cache->arena) + arena_total_bytes(cache->own) +
+	       tables_bytes(cache) + cache->header_bytes;
 }
 
 static uint64_t *queue_bytes(struct cache *cache, uint8_t queue)
@@ -125,7 +133,7 @@ static void link_object(struct cache *cache, struct cache_object *object, enum c
 		TAILQ_INSERT_HEAD(&cache->extras, object, extras);
 		object->in_extras = true;
 	}
-	cache_object_ref(object);
+	cache_object_entered(object);
 }
 
 /* Takes it out and gives the cache's reference back. */
@@ -142,7 +150,7 @@ static void unlink_object(struct cache *cache, struct cache_object *object)
 		TAILQ_REMOVE(&cache->extras, object, extras);
 		object->in_extras = false;
 	}
-	cache_object_unref(&object);
+	cache_object_left(object);
 }
 
 static void ghost_drop(struct cache *cache, struct cache_node *ghost)
@@ -151,12 +159,12 @@ static void ghost_drop(struct cache *cache, struct cache_node *ghost)
 	cache_index_remove(&cache->index, &ghost->index);
 	cache->ghost_bytes -= ghost->charge_bytes;
 	cache->ghosts--;
-	free(ghost);
+	cache_own_free(cache->own, ghost);
 }
 
 static void ghost_add(struct cache *cache, const struct cache_node *node)
 {
-	struct cache_node *ghost = malloc(sizeof *ghost);
+	struct cache_node *ghost = cache_own_alloc(cache->own, sizeof *ghost);
 	if (!ghost)
 		return; /* it is only advice */
 	*ghost = (struct cache_node){
@@ -169,7 +177,7 @@ static void ghost_add(struct cache *cache, const struct cache_node *node)
 	cache->ghost_bytes += ghost->charge_bytes;
 	cache->ghosts++;
 	while (cache->ghost_bytes > cache->budget_bytes / 10 * 9 ||
-		cache->ghosts * GHOST_MALLOC_BYTES > cache->budget_bytes / 20)
+		cache->ghosts * GHOST_BYTES > cache->budget_bytes / 20)
 		ghost_drop(cache, TAILQ_LAST(&cache->ghost, cache_fifo));
 }
 
@@ -442,28 +450,16 @@ bool cache_remove(struct cache *cache, const struct digest *key)
 	return true;
 }
 
-size_t cache_clear(struct cache *cache)
-{
-	size_t n = 0;
-	struct cache_node *node;
-	while ((node = TAILQ_FIRST(&cache->small)) || (node = TAILQ_FIRST(&cache->main))) {
-		unlink_object(cache, object_of(node));
-		n++;
-	}
-	cache->stats.purged += n;
-	return n;
-}
-
 void cache_stats(const struct cache *cache, struct cache_stats *stats)
 {
-	struct arena_stats arena = arena_stats(cache->arena);
 	*stats = cache->stats;
 	stats->budget_bytes = cache->budget_bytes;
 	stats->used_bytes = used_bytes(cache);
 	stats->live_bytes = cache->small_bytes + cache->main_bytes;
 	stats->pinned_bytes = cache->held_bytes - stats->live_bytes;
 	stats->outside_bytes = cache->outside_bytes;
-	stats->index_bytes = index_bytes(cache, &arena);
+	stats->index_bytes = tables_bytes(cache) + cache->ghosts * GHOST_BYTES +
+			     arena_stats(cache->arena).index_bytes;
 	stats->small_bytes = cache->small_bytes;
 	stats->main_bytes = cache->main_bytes;
 	stats->ghosts = cache->ghosts;
@@ -481,12 +477,11 @@ void cache_free(struct cache **cache_)
 	*cache_ = NULL;
 	if (!cache)
 		return;
-	cache_clear(cache);
-	while (!TAILQ_EMPTY(&cache->ghost))
-		ghost_drop(cache, TAILQ_FIRST(&cache->ghost));
-	BUG_ON(cache->alive != 0);
+	BUG_ON(cache->n_held != 0 || cache->cleaning);
+	cache_remains_free(&cache->remains);
 	arena_free(&cache->arena);
 	cache_tags_uninit(&cache->tags);
+	arena_free(&cache->own);
 	cache_index_free(&cache->index);
 	free(cache);
 }

@@ -13,10 +13,14 @@
  * and leaves main alone. ghost holds fingerprints, as many as would fill main, within 5 % of the
  * budget.
  *
- * The budget covers all: bodies as the arena rounds them, the arena's own index, object headers,
+ * The budget covers all: bodies as the arena rounds them, the arenas' own indexes, object headers,
  * hash table, ghosts, and objects that were evicted but are still referenced (pinned). Hash chains
  * are keyed with a random seed; the table grows a few chains at a time. What purges go by is in
  * cache_tags.h.
+ *
+ * Two arenas: one for bodies, which peers map, and one for all the rest, so that everything can be
+ * dropped at once without looking at each: only what somebody besides the cache holds a reference
+ * to is kept, and the cache keeps a list of that.
  *
  * Bodies that nobody holds may move within the arena, when what is free lies in pieces too small:
  * a form's bytes are where they were only while a reference is held.
@@ -74,8 +78,16 @@ int cache_renew(struct cache *cache, const struct cache_object *old, struct cach
 int cache_insert(struct cache *cache, struct cache_object *object, uint64_t now_ms);
 /* Take one out. true when it was there. */
 bool cache_remove(struct cache *cache, const struct digest *key);
-/* Take everything out, at once. Returns how many; cost grows with the objects. */
-size_t cache_clear(struct cache *cache);
+
+/*
+ * After a purge: give memory that nothing lies in back to the kernel. That takes long, so it is
+ * done in three steps: _begin sets some of it aside (false: there is none), _work may run on
+ * another thread while the cache is used, _end takes note (false: the kernel refused, or there was
+ * no _work). As long as there is something: again. One at a time.
+ */
+bool cache_clean_begin(struct cache *cache);
+void cache_clean_work(struct cache *cache);
+bool cache_clean_end(struct cache *cache);
 
 struct cache_stats {
 	uint64_t budget_bytes;
@@ -83,7 +95,7 @@ struct cache_stats {
 	uint64_t live_bytes;    /* bodies and headers of objects in the cache, rounded */
 	uint64_t pinned_bytes;  /* objects taken out and still referenced */
 	uint64_t outside_bytes; /* bodies that found no room in the arena; not in the budget */
-	uint64_t index_bytes;   /* hash table, ghosts, the arena's own */
+	uint64_t index_bytes;   /* hash tables, ghosts, the index of the arena of bodies */
 	uint64_t objects[CACHE_KINDS], object_bytes[CACHE_KINDS];
 	uint64_t small_bytes, main_bytes, ghosts, tags;
 	/* Never decrease: */

@@ -9,10 +9,15 @@
 /* Growing starts with as many nodes as chains, so it is over long before the next doubling. */
 #define MOVE_CHAINS 4
 
+struct index_node **cache_index_empty_table(void)
+{
+	return calloc(FIRST_CHAINS, sizeof(struct index_node *));
+}
+
 int cache_index_init(struct cache_index *index)
 {
-	*index = (struct cache_index){.n_chains = FIRST_CHAINS};
-	index->chains = calloc(index->n_chains, sizeof(struct index_node *));
+	*index = (struct cache_index){
+		.n_chains = FIRST_CHAINS, .chains = cache_index_empty_table()};
 	if (!index->chains)
 		return -1;
 	digest_random(&index->mask, sizeof index->mask);
@@ -126,19 +131,28 @@ void cache_index_remove(struct cache_index *index, struct index_node *node)
 	index->count--;
 }
 
+void cache_index_exchange(
+	struct cache_index *index, struct index_node **empty, struct index_node **old[2])
+{
+	old[0] = index->chains;
+	old[1] = index->old_chains;
+	index->chains = empty;
+	index->old_chains = NULL;
+	index->n_chains = FIRST_CHAINS;
+	index->n_old = 0;
+	index->count = 0;
+}
+
 void cache_index_shrink(struct cache_index *index)
 {
 	if (index->count > 0 || index->n_chains == FIRST_CHAINS)
 		return;
-	struct index_node **chains = calloc(FIRST_CHAINS, sizeof *chains);
-	if (!chains)
+	struct index_node **empty = cache_index_empty_table(), **old[2];
+	if (!empty)
 		return;
-	free(index->chains);
-	free(index->old_chains);
-	index->chains = chains;
-	index->old_chains = NULL;
-	index->n_chains = FIRST_CHAINS;
-	index->n_old = 0;
+	cache_index_exchange(index, empty, old);
+	free(old[0]);
+	free(old[1]);
 }
 
 size_t cache_index_bytes(const struct cache_index *index)

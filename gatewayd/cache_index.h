@@ -49,6 +49,11 @@ void cache_index_chains(
 /* node->hash is set. */
 void cache_index_add(struct cache_index *index, struct index_node *node);
 void cache_index_remove(struct cache_index *index, struct index_node *node);
+/* Empty, with an empty table of the first size. The tables that were go to whoever free()s them, on
+ * any thread; NULL where there is none. */
+struct index_node **cache_index_empty_table(void); /* NULL: no memory */
+void cache_index_exchange(
+	struct cache_index *index, struct index_node **empty, struct index_node **old[2]);
 /* Give the memory of a large table back, when it is empty. */
 void cache_index_shrink(struct cache_index *index);
 size_t cache_index_bytes(const struct cache_index *index);

@@ -79,12 +79,41 @@ static void free_form(struct cache_object *object, int form)
 	object->forms[form].data = NULL;
 }
 
+static void free_header(struct cache_object *object)
+{
+	struct cache *cache = object->cache;
+	cache->alive--;
+	object->magic = 0;
+	if (object->header_offset != ARENA_NONE) {
+		arena_release(cache->own, object->header_offset);
+		return;
+	}
+	cache->header_bytes -= object->header_bytes;
+	free(object);
+}
+
+/* Somebody besides the cache has a reference, from now on, or not any more. */
+static void hold(struct cache_object *object)
+{
+	LIST_INSERT_HEAD(&object->cache->held, object, holding);
+	object->cache->n_held++;
+}
+
+static void let_go(struct cache_object *object)
+{
+	LIST_REMOVE(object, holding);
+	object->cache->n_held--;
+}
+
 struct cache_object *cache_object_new(struct cache *cache, const struct cache_object_info *spec,
 	enum cache_form form, struct span body, bool want_arena)
 {
 	BUG_ON(form >= CACHE_FORMS || spec->kind >= CACHE_KINDS);
 	size_t strings = spec->model.len + spec->served_model.len + spec->headers.len;
-	struct cache_object *object = malloc(sizeof *object + strings);
+	size_t len = sizeof(struct cache_object) + strings;
+	uint64_t header_offset = want_arena ? arena_alloc(cache->own, len) : ARENA_NONE;
+	bool malloced = header_offset == ARENA_NONE;
+	struct cache_object *object = malloced ? malloc(len) : arena_at(cache->own, header_offset);
 	if (!object)
 		return NULL;
 	*object = (struct cache_object){
@@ -92,7 +121,8 @@ struct cache_object *cache_object_new(struct cache *cache, const struct cache_ob
 		.references = 1,
 		.cache = cache,
 		.info = *spec,
-		.header_bytes = cache_malloc_bytes(sizeof *object + strings),
+		.header_bytes = malloced ? cache_malloc_bytes(len) : cache_own_bytes(len),
+		.header_offset = header_offset,
 		.own_form = (uint8_t)form,
 		.since = cache_purge_clock(cache),
 	};
@@ -100,21 +130,23 @@ struct cache_object *cache_object_new(struct cache *cache, const struct cache_ob
 	object->info.model = copy_string(&to, spec->model);
 	object->info.served_model = copy_string(&to, spec->served_model);
 	object->info.headers = copy_string(&to, spec->headers);
-	cache->header_bytes += object->header_bytes;
+	if (malloced)
+		cache->header_bytes += object->header_bytes;
 	cache->alive++;
 	cache_object_charge(object, (int64_t)object->header_bytes);
 
-	object->outside = !want_arena || object->header_bytes + body.len > cache->max_object_bytes;
-	if (!object->outside && put_form(object, form, body) == 0)
-		return object;
-	cache_object_charge(object, -(int64_t)object->header_bytes);
-	object->outside = true;
-	if (put_form(object, form, body) == 0)
-		return object;
-	cache->header_bytes -= object->header_bytes;
-	cache->alive--;
-	free(object);
-	return NULL;
+	object->outside = malloced || object->header_bytes + body.len > cache->max_object_bytes;
+	bool placed = !object->outside && put_form(object, form, body) == 0;
+	if (!placed) {
+		cache_object_charge(object, -(int64_t)object->header_bytes);
+		object->outside = true;
+		if (put_form(object, form, body) != 0) {
+			free_header(object);
+			return NULL;
+		}
+	}
+	hold(object);
+	return object;
 }
 
 static struct cache_object *checked(struct cache_object *object)
@@ -125,26 +157,46 @@ static struct cache_object *checked(struct cache_object *object)
 
 struct cache_object *cache_object_ref(struct cache_object *object)
 {
-	checked(object)->references++;
+	if (checked(object)->references++ == 1 && object->node.queue != CACHE_QUEUE_NONE)
+		hold(object);
 	return object;
 }
 
-void cache_object_unref(struct cache_object **object_)
+static void destroy(struct cache_object *object)
 {
-	struct cache_object *object = *object_;
-	*object_ = NULL;
-	if (!object || --checked(object)->references)
-		return;
 	BUG_ON(object->node.queue != CACHE_QUEUE_NONE);
 	for (int i = 0; i < CACHE_FORMS; i++)
 		free_form(object, i);
 	if (!object->outside)
 		cache_object_charge(object, -(int64_t)object->header_bytes);
 	BUG_ON(object->node.charge_bytes != 0);
-	object->cache->header_bytes -= object->header_bytes;
-	object->cache->alive--;
-	object->magic = 0;
-	free(object);
+	free_header(object);
+}
+
+void cache_object_unref(struct cache_object **object_)
+{
+	struct cache_object *object = *object_;
+	*object_ = NULL;
+	if (!object)
+		return;
+	bool in_cache = checked(object)->node.queue != CACHE_QUEUE_NONE;
+	if (--object->references > in_cache)
+		return;
+	let_go(object);
+	if (object->references == 0)
+		destroy(object);
+}
+
+void cache_object_entered(struct cache_object *object)
+{
+	checked(object)->references++;
+}
+
+void cache_object_left(struct cache_object *object)
+{
+	/* If somebody holds it, it is among the held already. */
+	if (--checked(object)->references == 0)
+		destroy(object);
 }
 
 const struct cache_object_info *cache_object_info(const struct cache_object *object)

@@ -36,11 +36,12 @@ struct cache_tag_key cache_tag_key(enum cache_tag_kind kind, struct span value)
 
 /* ---- The table ---- */
 
-int cache_tags_init(struct cache_tags *tags, uint64_t budget_bytes)
+int cache_tags_init(struct cache_tags *tags, struct arena *own, uint64_t budget_bytes)
 {
 	uint64_t share = budget_bytes / REMEMBERED_SHARE /
-			 cache_malloc_bytes(sizeof(struct cache_tag));
+			 cache_own_bytes(sizeof(struct cache_tag));
 	*tags = (struct cache_tags){
+		.own = own,
 		.clock = 1,
 		.max_remembered = share < CACHE_MAX_REMEMBERED ? share : CACHE_MAX_REMEMBERED,
 	};
@@ -75,14 +76,12 @@ static struct cache_tag *find_or_make(struct cache_tags *tags, const struct cach
 	struct cache_tag *tag = find(tags, key);
 	if (tag)
 		return tag;
-	tag = calloc(1, sizeof *tag);
+	tag = cache_own_alloc(tags->own, sizeof *tag);
 	if (!tag)
 		return NULL;
-	tag->key = *key;
-	tag->node.hash = hash_of(tags, key);
+	*tag = (struct cache_tag){.node.hash = hash_of(tags, key), .key = *key};
 	TAILQ_INIT(&tag->links);
 	cache_index_add(&tags->index, &tag->node);
-	tags->bytes += cache_malloc_bytes(sizeof *tag);
 	return tag;
 }
 
@@ -91,8 +90,7 @@ static void drop_if_idle(struct cache_tags *tags, struct cache_tag *tag)
 	if (!TAILQ_EMPTY(&tag->links) || tag->is_remembered)
 		return;
 	cache_index_remove(&tags->index, &tag->node);
-	tags->bytes -= cache_malloc_bytes(sizeof *tag);
-	free(tag);
+	cache_own_free(tags->own, tag);
 }
 
 static void forget(struct cache_tags *tags, struct cache_tag *tag)
@@ -117,32 +115,27 @@ static void remember(struct cache_tags *tags, struct cache_tag *tag)
 	}
 }
 
-size_t cache_tags_bytes(const struct cache_tags *tags)
+void cache_tags_forget_all(
+	struct cache_tags *tags, struct index_node **empty, struct index_node **old[2])
 {
-	return tags->bytes + cache_index_bytes(&tags->index);
+	cache_index_exchange(&tags->index, empty, old);
+	TAILQ_INIT(&tags->remembered);
+	tags->n_remembered = 0;
 }
 
 void cache_tags_uninit(struct cache_tags *tags)
 {
-	struct cache_tag *tag;
-	while ((tag = TAILQ_FIRST(&tags->remembered))) {
-		forget(tags, tag);
-		drop_if_idle(tags, tag);
-	}
-	BUG_ON(tags->index.count != 0);
 	cache_index_free(&tags->index);
 }
 
 /* ---- Objects ---- */
 
-static size_t links_bytes(size_t n)
-{
-	return n ? cache_malloc_bytes(n * sizeof(struct cache_link)) : 0;
-}
-
 size_t cache_tags_most(size_t n)
 {
-	return links_bytes(n) + n * cache_malloc_bytes(sizeof(struct cache_tag));
+	if (n == 0)
+		return 0;
+	return cache_own_bytes(n * sizeof(struct cache_link)) +
+	       n * cache_own_bytes(sizeof(struct cache_tag));
 }
 
 int cache_tags_attach(struct cache_object *object, const struct cache_tag_key *keys, size_t n)
@@ -152,7 +145,7 @@ int cache_tags_attach(struct cache_object *object, const struct cache_tag_key *k
 		return 0;
 	if (n > CACHE_MAX_TAGS)
 		return -1;
-	object->links = malloc(n * sizeof *object->links);
+	object->links = cache_own_alloc(tags->own, n * sizeof *object->links);
 	if (!object->links)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
@@ -160,14 +153,12 @@ int cache_tags_attach(struct cache_object *object, const struct cache_tag_key *k
 		*link = (struct cache_link){.object = object, .tag = find_or_make(tags, &keys[i])};
 		if (!link->tag) {
 			object->n_links = (uint32_t)i;
-			tags->bytes += links_bytes(i);
 			cache_tags_detach(object);
 			return -1;
 		}
 		TAILQ_INSERT_TAIL(&link->tag->links, link, of_tag);
 	}
 	object->n_links = (uint32_t)n;
-	tags->bytes += links_bytes(n);
 	return 0;
 }
 
@@ -179,8 +170,8 @@ void cache_tags_detach(struct cache_object *object)
 		TAILQ_REMOVE(&link->tag->links, link, of_tag);
 		drop_if_idle(tags, link->tag);
 	}
-	tags->bytes -= links_bytes(object->n_links);
-	free(object->links);
+	if (object->links)
+		cache_own_free(tags->own, object->links);
 	object->links = NULL;
 	object->n_links = 0;
 }
@@ -255,6 +246,8 @@ void cache_purge_begin(struct cache *cache, struct cache_purge *purge)
 		tag->purged = tags->clock;
 		remember(tags, tag);
 	}
+	if (purge->all && cache->n_held <= CACHE_MAX_HELD_AT_ONCE)
+		purge->done = cache_clear(cache, &purge->purged) == 0;
 	if (purge->element)
 		purge->purged += cache_remove(cache, purge->element);
 }
@@ -285,6 +278,8 @@ static struct cache_object *first_dead(struct cache *cache, struct cache_purge *
 
 bool cache_purge_step(struct cache *cache, struct cache_purge *purge, size_t most)
 {
+	if (purge->done)
+		return true;
 	for (; most > 0; most--) {
 		struct cache_object *object = first_dead(cache, purge);
 		if (!object && purge->all)

@@ -13,6 +13,8 @@
  * clock's reading then. An object is dead when one of its tags, or everything, was purged after its
  * since: it is not found any more, though it may still lie there. New objects go to the end of a
  * tag's list, so what a purge has to free stands at the list's beginning; it is freed in slices.
+ * A purge of everything walks over nothing: it leaves tables, queues and tags behind as they are,
+ * begins with new ones, and keeps of the memory what somebody holds.
  *
  * A single embedding that goes takes the whole answers with it that it is part of, whatever their
  * own tags.
@@ -79,14 +81,17 @@ struct cache_purge {
 					 CACHE_TAG_ELEMENT is among keys */
 	size_t purged;                /* objects taken out so far */
 	/* Private. */
+	bool done;
 	size_t at;
 	bool has_followers; /* whole answers that the last one was part of */
 	struct cache_tag_key followers;
 };
-/* From here on nothing of it is found. O(n). */
+/* From here on nothing of it is found. O(n); of everything: O(objects that somebody holds), and all
+ * is free too, unless these are more than CACHE_MAX_HELD_AT_ONCE. */
+#define CACHE_MAX_HELD_AT_ONCE 4096
 void cache_purge_begin(struct cache *cache, struct cache_purge *purge);
-/* Free the next `most` objects of it. false: more is left. The bodies' pages go back to the kernel
- * with arena_trim(). */
+/* Free the next `most` objects of it. false: more is left. What they lay in goes back to the kernel
+ * with cache_clean_begin(). */
 bool cache_purge_step(struct cache *cache, struct cache_purge *purge, size_t most);
 
 #endif

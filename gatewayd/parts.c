@@ -1,7 +1,6 @@
 #include "gatewayd/parts.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "common/otlp.h"
 #include "common/workers.h"
 #include "gatewayd/cache.h"
+#include "gatewayd/cache_cleaner.h"
 #include "gatewayd/client_keys.h"
 #include "gatewayd/conf.h"
 #include "gatewayd/embeddings.h"
@@ -48,6 +48,7 @@ struct parts {
 	struct rpc_server *rpc_server;
 	struct rpc_method purge_methods[2];
 	struct otlp *otlp;
+	struct cache_cleaner *cleaner;
 };
 
 static void *must(void *part, const char *what)
@@ -257,14 +258,18 @@ static void make_flights(struct gateway *gateway, const struct gatewayd_conf *co
 		"table of flights");
 }
 
-static void make_purger(struct gateway *gateway, const struct gatewayd_conf *conf)
+static void make_purger(struct parts *parts, const struct gatewayd_conf *conf)
 {
+	struct gateway *gateway = &parts->gateway;
+	parts->cleaner = must(cache_cleaner_new(gateway->loop, gateway->cache, gateway->workers),
+		"cleaner of the cache");
 	struct purger_options options = {
 		.run_dir = conf->daemon.run_dir,
 		.self = (unsigned)conf->instance,
 		.n = (unsigned)conf->instances,
 		.token = &conf->purge_token,
 		.epochs = gateway->epochs,
+		.cleaner = parts->cleaner,
 	};
 	gateway->purger = must(purger_new(gateway->loop, gateway->cache, &options), "purger");
 }
@@ -297,9 +302,6 @@ static void make_listeners(struct parts *parts, const struct gatewayd_conf *conf
 
 struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf)
 {
-	/* A purge frees a million small blocks, a few a turn. In glibc's fast bins they would wait
-	 * for the first large free() to join them all at once: 25 ms. */
-	mallopt(M_MXFAST, 0);
 	struct parts *parts = must(calloc(1, sizeof *parts), "parts");
 	struct gateway *gateway = &parts->gateway;
 	parts->daemon = daemon;
@@ -321,7 +323,7 @@ struct parts *parts_new(struct daemon *daemon, const struct gatewayd_conf *conf)
 		refresher_new(gateway->loop, gateway->cache, gateway->store,
 			(uint64_t)conf->cache_ttl_ms, (uint64_t)conf->cache_grace_ms),
 		"refresher");
-	make_purger(gateway, conf);
+	make_purger(parts, conf);
 	gateway->models = must(models_new(gateway), "table of lists");
 	gateway->instance_id = daemon_instance_id(daemon);
 	gateway->stats = must(stats_new(daemon_metrics(daemon), gateway), "statistics");
@@ -392,6 +394,7 @@ void parts_free(struct parts **pointer)
 	workers_free(&gateway->workers);
 	http_client_free(&parts->http_client);
 	leases_free(&gateway->leases);
+	cache_cleaner_free(&parts->cleaner);
 	cache_free(&gateway->cache);
 	exchange_rpc_free(&parts->rpc);
 	stats_free(&gateway->stats);

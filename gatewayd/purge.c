@@ -8,12 +8,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "common/arena.h"
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/messages.h"
 #include "common/rpc.h"
 #include "gatewayd/cache.h"
+#include "gatewayd/cache_cleaner.h"
 #include "gatewayd/purge_epochs.h"
 
 #define ROUNDS 2
@@ -21,8 +21,7 @@
 #define SLICE_US      1000
 #define SLICE_OBJECTS 32
 /* After a purge of so many objects memory goes back to the kernel. */
-#define TRIM_OBJECTS 1000
-#define TRIM_BYTES   (4u << 20)
+#define CLEAN_OBJECTS 1000
 /* Both rounds fit into what a broadcaster waits (5 s). */
 #define SIBLING_WAIT_MS 2000
 
@@ -62,7 +61,6 @@ struct purger {
 	struct purger_counters counters;
 	LIST_HEAD(, purge) under_way;
 	size_t n_under_way;
-	struct deferred trim_later;
 };
 
 static void purge_free(struct purge *purge)
@@ -123,13 +121,6 @@ static void one_done(struct purge *purge)
 
 /* ---- This instance ---- */
 
-static void trim(void *arg)
-{
-	struct purger *purger = arg;
-	if (arena_trim(cache_arena(purger->cache), TRIM_BYTES) > 0)
-		loop_defer(purger->loop, &purger->trim_later);
-}
-
 static void free_slice(void *arg)
 {
 	struct purge *purge = arg;
@@ -139,8 +130,8 @@ static void free_slice(void *arg)
 		if (!cache_purge_step(purger->cache, &purge->local, SLICE_OBJECTS))
 			continue;
 		purge->purged += purge->local.purged;
-		if (purge->local.purged >= TRIM_OBJECTS)
-			loop_defer(purger->loop, &purger->trim_later);
+		if (purge->local.purged >= CLEAN_OBJECTS || purge->request.scope == PURGE_ALL)
+			cache_cleaner_start(purger->options.cleaner);
 		one_done(purge);
 		return;
 	} while (loop_now_us(purger->loop) < end_us);
@@ -471,7 +462,6 @@ struct purger *purger_new(
 	purger->cache = cache;
 	purger->options = *options;
 	LIST_INIT(&purger->under_way);
-	deferred_init(&purger->trim_later, trim, purger);
 	return purger;
 }
 
@@ -488,6 +478,5 @@ void purger_free(struct purger **pointer)
 	*pointer = NULL;
 	while (!LIST_EMPTY(&purger->under_way))
 		purge_free(LIST_FIRST(&purger->under_way));
-	loop_defer_cancel(purger->loop, &purger->trim_later);
 	free(purger);
 }

@@ -27,6 +27,7 @@
 #include "gatewayd/purge_request.h"
 
 struct cache;
+struct cache_cleaner;
 struct loop;
 struct purge;
 struct purger;
@@ -39,8 +40,9 @@ struct purge_epochs;
 struct purger_options {
 	const char *run_dir; /* <run_dir>/gatewayd.<n>.sock are the instances */
 	unsigned self, n;
-	char *const *token;          /* where the setting is: may change with a reload */
-	struct purge_epochs *epochs; /* NULL: there is no store */
+	char *const *token;            /* where the setting is: may change with a reload */
+	struct purge_epochs *epochs;   /* NULL: there is no store */
+	struct cache_cleaner *cleaner; /* of the same cache */
 };
 
 struct purge_target_result {

@@ -25,8 +25,11 @@ bench: deps-bench all $(BENCH_PROGRAMS) ## CPU and latency beside other servers,
 	$(if $(findstring json,$(BENCH_ARGS)),,$(Q)EG_BIN="$(CURDIR)/$(BIN)" tests/bench/pod/run)
 
 .PHONY: bench-purge
-bench-purge: test-build ## processor time of purges among 1,000,000 objects in memory
-	$(Q)EG_PURGE_OBJECTS=1000000 $(T)/gatewayd/cache_purge_test.t | grep '^#'
+bench-purge: all test-build ## processor time and memory of purges among 1,000,000 objects, against their limits
+	$(Q)for t in $(T)/gatewayd/cache_purge_test.t tests/gatewayd/68-purge-memory.t; do \
+		EG_PURGE_OBJECTS=1000000 EG_BIN="$(CURDIR)/$(BIN)" $$t >$(O)/bench-purge.out; rc=$$?; \
+		grep '^#' $(O)/bench-purge.out; [ $$rc = 0 ] || exit 1; \
+	done
 
 .PHONY: bench-exportermerger
 bench-exportermerger: deps-bench all ## a merged page beside a merger in Python: time, CPU, peak memory

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -191,6 +192,77 @@ static void test_random_with_trims(void **state)
 	(void)state;
 	random_state = 2;
 	random_walk(4 * MIB, 1 * MIB, 6000, true);
+}
+
+/* --- everything but some --- */
+
+static void model_keep_some(struct model *m, uint32_t percent)
+{
+	static uint64_t offsets[MODEL_MAX + ARENA_KEEP_ROOM];
+	for (size_t i = m->n; i-- > 0;) {
+		model_check(m, i);
+		if (random_below(100) < percent)
+			continue;
+		m->live_bytes -= m->live[i].len;
+		m->used_bytes -= arena_rounded(m->live[i].len);
+		m->live[i] = m->live[--m->n];
+	}
+	for (size_t i = 0; i < m->n; i++)
+		offsets[i] = m->live[i].offset;
+	struct arena_tables tables;
+	assert_int_equal(arena_tables_new(m->arena, &tables), 0);
+	arena_keep_only(m->arena, offsets, m->n, &tables);
+	assert_true(tables.used_bytes > 0);
+	arena_tables_free(&tables);
+	arena_tables_free(&tables);
+	model_check_stats(m);
+}
+
+static void *punch(void *arg)
+{
+	arena_holes_punch(arg);
+	return NULL;
+}
+
+/* Some is kept while pages are on their way back, on another thread, and the arena is used on. */
+static void test_random_with_all_but_some_going(void **state)
+{
+	(void)state;
+	random_state = 4;
+	struct model *m = malloc(sizeof *m);
+	model_open(m, 8 * MIB);
+	uint64_t holes = 0, before;
+	for (unsigned round = 0; round < 300; round++) {
+		static const uint32_t percents[] = {0, 1, 20, 100};
+		pthread_t thread;
+		while (model_alloc(m, 1 + random_below(random_below(8) ? 2000 : 200 * KIB)))
+			;
+		model_keep_some(m, percents[random_below(4)]);
+		for (unsigned i = 0; i < 5; i++)
+			model_alloc(m, 1 + random_below(2000));
+		bool out = arena_holes_take(m->arena, round % 3 ? 1 * MIB : UINT64_MAX);
+		if (out)
+			pthread_create(&thread, NULL, punch, m->arena);
+		for (unsigned i = 0; i < 300; i++)
+			model_alloc(m, 1 + random_below(i % 50 ? 2000 : 100 * KIB));
+		if (round % 2)
+			model_keep_some(m, percents[random_below(4)]);
+		while (m->n > 200)
+			model_release(m, random_below((uint32_t)m->n));
+		if (!out)
+			continue;
+		pthread_join(thread, NULL);
+		before = arena_stats(m->arena).punched_bytes;
+		holes += arena_holes_give_back(m->arena);
+		assert_true(arena_stats(m->arena).punched_bytes > before);
+		if (round % 5 == 0) {
+			arena_trim(m->arena, UINT64_MAX);
+			model_check_trimmed(m);
+		}
+	}
+	assert_true(holes > 100 * MIB);
+	model_close(m);
+	free(m);
 }
 
 /* One-granule objects need a record each, and the index grows for them. */
@@ -444,6 +516,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_random_against_the_model),
 		cmocka_unit_test(test_random_with_trims),
+		cmocka_unit_test(test_random_with_all_but_some_going),
 		cmocka_unit_test(test_smallest_objects_fill_it_all),
 		cmocka_unit_test(test_sizes_at_the_edges),
 		cmocka_unit_test(test_trim_gives_pages_back_in_portions),

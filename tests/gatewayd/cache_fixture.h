@@ -86,6 +86,16 @@ static inline bool put(struct cache *cache, uint64_t id, size_t len)
 	return kept;
 }
 
+/* How many objects went. */
+static inline size_t purge_everything(struct cache *cache)
+{
+	struct cache_purge purge = {.all = true};
+	cache_purge_begin(cache, &purge);
+	while (!cache_purge_step(cache, &purge, 3))
+		;
+	return purge.purged;
+}
+
 static inline struct cache_object *get(struct cache *cache, uint64_t id)
 {
 	enum cache_freshness freshness;

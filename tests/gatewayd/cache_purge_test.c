@@ -5,7 +5,15 @@
  */
 #include "cache_fixture.h"
 
+#include <pthread.h>
 #include <time.h>
+
+/* What a purge of everything may cost; sanitizers are slow. */
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+#define LIMIT_US 100000
+#else
+#define LIMIT_US 10000
+#endif
 
 static uint64_t cpu_us(void)
 {
@@ -219,11 +227,38 @@ static void a_tag_of_a_hundred_costs_a_hundred(void **state)
 	assert_true(done);
 	assert_int_equal(one.purged, 100);
 	printf("# a tag of 100 among %zu: %lu us\n", n, (unsigned long)took_us);
-	assert_in_range(took_us, 0, 1000 * 10); /* ten times the aim: sanitizers are slow */
+	/* Beside other tests, and in sanitizers, everything is slow. */
+	assert_in_range(took_us, 0, getenv("EG_PURGE_OBJECTS") ? 1000 : 10000);
 	cache_free(&cache);
 }
 
-static void cost_of(const char *what, const struct cache_tag_key *keys, size_t n_keys)
+static void *clean(void *cache)
+{
+	cache_clean_work(cache);
+	return NULL;
+}
+
+/* What this thread spends on giving memory back, the work of the other one apart. */
+static uint64_t clean_all(struct cache *cache, uint64_t *longest_us)
+{
+	uint64_t sum_us = 0;
+	for (bool more = true; more;) {
+		uint64_t from_us = cpu_us();
+		more = cache_clean_begin(cache);
+		uint64_t took_us = cpu_us() - from_us;
+		pthread_t thread;
+		assert_int_equal(pthread_create(&thread, NULL, clean, cache), 0);
+		pthread_join(thread, NULL);
+		from_us = cpu_us();
+		assert_int_equal(cache_clean_end(cache), more);
+		took_us += cpu_us() - from_us;
+		sum_us += took_us;
+		*longest_us = took_us > *longest_us ? took_us : *longest_us;
+	}
+	return sum_us;
+}
+
+static uint64_t cost_of(const char *what, const struct cache_tag_key *keys, size_t n_keys)
 {
 	size_t n = n_objects(), slices = 0;
 	struct cache *cache = full_cache(n);
@@ -231,36 +266,152 @@ static void cost_of(const char *what, const struct cache_tag_key *keys, size_t n
 	struct cache_purge one = {.all = n_keys == 0, .keys = keys, .n = n_keys};
 	uint64_t start_us = cpu_us();
 	cache_purge_begin(cache, &one);
-	uint64_t begun_us = cpu_us() - start_us;
+	uint64_t begun_us = cpu_us() - start_us, slices_us = 0;
 	for (bool done = false; !done; slices++) {
-		uint64_t slice_us = cpu_us();
 		assert_int_equal(is_there(cache, n - 1), 0);
+		uint64_t slice_us = cpu_us();
 		done = cache_purge_step(cache, &one, 256);
 		slice_us = cpu_us() - slice_us;
+		slices_us += slice_us;
 		longest_us = slice_us > longest_us ? slice_us : longest_us;
 	}
-	uint64_t freed_us = cpu_us() - start_us;
-	while (arena_trim(cache_arena(cache), 4u << 20) > 0)
-		;
+	uint64_t cleaned_us = clean_all(cache, &longest_us);
 	struct cache_stats stats = stats_of(cache);
-	printf("# %s of %zu: takes effect in %lu us; freed in %zu slices of at most %lu us, "
-	       "%lu ms in all; pages back after %lu ms; %lu MB before, %lu KB after\n",
-		what, n, (unsigned long)begun_us, slices, (unsigned long)longest_us,
-		(unsigned long)(freed_us / 1000), (unsigned long)((cpu_us() - start_us) / 1000),
+	printf("# %s of %zu: takes effect in %lu us, freed in %lu us (%zu slices), pages back in "
+	       "%lu us, longest turn %lu us; %lu MB before, %lu KB after\n",
+		what, n, (unsigned long)begun_us, (unsigned long)slices_us, slices,
+		(unsigned long)cleaned_us,
+		(unsigned long)(begun_us > longest_us ? begun_us : longest_us),
 		(unsigned long)(full >> 20), (unsigned long)(stats.used_bytes >> 10));
 	assert_in_range(one.purged, n - 1, n);
 	assert_int_equal(stats.live_bytes, 0);
-	assert_true(stats.used_bytes < full / 10);
-	assert_in_range(begun_us, 0, 10000);
+	/* Records of blocks are only dropped when everything goes; until then they are used again.
+	 */
+	assert_true(stats.used_bytes < full / (n_keys ? 5 : 10));
+	assert_in_range(begun_us, 0, LIMIT_US);
 	cache_free(&cache);
+	return begun_us + slices_us + cleaned_us;
 }
 
-static void everything_goes_in_slices(void **state)
+static void everything_costs_next_to_nothing(void **state)
 {
 	(void)state;
 	struct cache_tag_key model = name_of("model:m");
-	cost_of("everything", NULL, 0);
+	assert_in_range(cost_of("everything", NULL, 0), 0, LIMIT_US);
 	cost_of("a model", &model, 1);
+}
+
+/* ---- Everything, while things are held ---- */
+
+/* Random use beside purges of everything and cleaning on another thread: what is held stays as it
+ * is, what is not is gone, and no account is ever wrong. */
+static void what_is_held_outlives_everything(void **state)
+{
+	(void)state;
+	enum { IDS = 3000, HELD = 64, ROUNDS = 60 };
+	struct cache *cache = new_cache(2 * MIB);
+	struct {
+		struct cache_object *object;
+		uint64_t id;
+	} held[HELD] = {0};
+	uint64_t pinned = 0;
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		pthread_t thread;
+		bool cleaning = round > 0 && cache_clean_begin(cache);
+		if (cleaning)
+			pthread_create(&thread, NULL, clean, cache);
+		for (unsigned i = 0; i < 3000; i++) {
+			uint64_t id = random_below(IDS);
+			unsigned slot = random_below(HELD);
+			if (random_below(3)) {
+				put(cache, id, random_below(3000));
+				continue;
+			}
+			struct span body;
+			if (held[slot].object &&
+				cache_object_form(held[slot].object, CACHE_BASE64, &body))
+				assert_true(body_is(body, held[slot].id));
+			if (held[slot].object && random_below(2)) {
+				char *text = body_of(held[slot].id + 1, 900);
+				cache_object_add_form(
+					held[slot].object, CACHE_TEXT, (struct span){text, 900});
+				free(text);
+			}
+			if (random_below(round % 5 + 1))
+				continue;
+			cache_object_unref(&held[slot].object);
+			held[slot].object = random_below(4) ? get(cache, id) : make(cache, id, 700);
+			held[slot].id = id;
+		}
+		uint64_t there = stats_of(cache).objects[CACHE_ELEMENT];
+		assert_true(there > 100);
+		assert_int_equal(purge_everything(cache), there);
+		struct cache_stats stats = stats_of(cache);
+		assert_int_equal(stats.live_bytes, 0);
+		assert_int_equal(stats.objects[CACHE_ELEMENT], 0);
+		assert_int_equal(stats.ghosts, 0);
+		pinned = stats.pinned_bytes > pinned ? stats.pinned_bytes : pinned;
+		for (unsigned i = 0; i < HELD; i++) {
+			struct span body;
+			if (!held[i].object)
+				continue;
+			assert_false(is_there(cache, held[i].id));
+			assert_false(cache_object_is_current(held[i].object));
+			assert_true(cache_object_form(held[i].object, CACHE_BASE64, &body));
+			assert_true(body_is(body, held[i].id));
+			if (cache_object_form(held[i].object, CACHE_TEXT, &body))
+				assert_true(body_is(body, held[i].id + 1));
+		}
+		if (cleaning) {
+			pthread_join(thread, NULL);
+			assert_true(cache_clean_end(cache));
+		}
+	}
+	assert_true(pinned > 10000);
+	for (unsigned i = 0; i < HELD; i++)
+		cache_object_unref(&held[i].object);
+	uint64_t longest_us = 0;
+	clean_all(cache, &longest_us);
+	struct cache_stats stats = stats_of(cache);
+	assert_int_equal(stats.pinned_bytes, 0);
+	assert_int_equal(stats.outside_bytes, 0);
+	assert_int_equal(arena_stats(cache_arena(cache)).live_bytes, 0);
+	assert_true(stats.used_bytes < 64 << 10);
+	cache_free(&cache);
+}
+
+/* As many as are kept in one go, and one more: then it goes in slices. */
+static void many_that_are_held_stay(void **state)
+{
+	(void)state;
+	enum { MOST = CACHE_MAX_HELD_AT_ONCE + 1 };
+	static struct cache_object *held[MOST];
+	for (size_t n = MOST - 1; n <= MOST; n++) {
+		struct cache *cache = new_cache(16 * MIB);
+		struct cache_tag_key red = name_of("red");
+		for (uint64_t id = 0; id < 2 * n; id++)
+			assert_int_equal(
+				enter(cache, CACHE_ELEMENT, id, cache_purge_clock(cache), &red, 1),
+				0);
+		for (uint64_t id = 0; id < n; id++)
+			held[id] = get(cache, 2 * id);
+		struct cache_purge one = {.all = true};
+		uint64_t start_us = cpu_us();
+		cache_purge_begin(cache, &one);
+		uint64_t begun_us = cpu_us() - start_us;
+		assert_int_equal(one.purged, n < MOST ? 2 * n : 0);
+		printf("# everything, %zu of it held: %lu us\n", n, (unsigned long)begun_us);
+		for (uint64_t id = 0; id < 2 * n; id++)
+			assert_false(is_there(cache, id));
+		while (!cache_purge_step(cache, &one, 100))
+			;
+		assert_int_equal(stats_of(cache).purged, 2 * n);
+		for (uint64_t id = 0; id < n; id++)
+			cache_object_unref(&held[id]);
+		assert_int_equal(stats_of(cache).pinned_bytes, 0);
+		assert_int_equal(stats_of(cache).tags, 0);
+		cache_free(&cache);
+	}
 }
 
 int main(void)
@@ -272,8 +423,9 @@ int main(void)
 		cmocka_unit_test(an_embedding_takes_its_answers_along),
 		cmocka_unit_test(who_sends_goes_on_sending),
 		cmocka_unit_test(a_tag_of_a_hundred_costs_a_hundred),
-		cmocka_unit_test(everything_goes_in_slices),
+		cmocka_unit_test(everything_costs_next_to_nothing),
+		cmocka_unit_test(what_is_held_outlives_everything),
+		cmocka_unit_test(many_that_are_held_stay),
 	};
-	mallopt(M_MXFAST, 0); /* as gatewayd does */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
