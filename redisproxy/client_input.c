@@ -190,10 +190,11 @@ static void wind_up(struct client *c)
 			upstream_end(c->own);
 		return;
 	}
-	/* A state of its own, or a wait for others, has no reader any more. */
-	if (c->own && c->wait == CLIENT_GOES_ON)
-		client_close(c);
-	else if (!c->in_flight && c->wait == CLIENT_GOES_ON && !c->throttled)
+	bool all_sent = c->wait == CLIENT_GOES_ON && !c->throttled;
+
+	/* Half a command gets no reply. What waits for others, and has no reader any more, is ended
+	 * by pools_sweep(). */
+	if (all_sent && c->in_flight == c->streaming)
 		client_finish(c);
 }
 
@@ -216,11 +217,12 @@ void client_continue(struct client *c)
 	update_reading(c);
 }
 
+/* Unread commands may be about to go on: what is to be done comes after them. */
 static void on_eof(struct client *c)
 {
-	c->eof = true;
+	c->eof = c->again = true;
+	client_mark(c);
 	update_reading(c);
-	wind_up(c);
 }
 
 void client_on_readable(evutil_socket_t fd, short what, void *arg)

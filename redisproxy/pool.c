@@ -19,6 +19,7 @@
 #define DEFAULT_MAX_IDLE 16
 #define DEMOTED_AGAIN_US 1000000
 #define MAX_SLOW_US      1000000
+#define LAST_WAIT_US     500000 /* of a blocking command whose client has sent its last byte */
 #define WOKEN_FOR_ROOM   2
 
 /* ---- keys ---- */
@@ -478,6 +479,13 @@ static void sweep_upstream(struct upstream *up, uint64_t now)
 	if (up->is_shared && up->count && !up->slow && !proxy_is_paused(up->proxy) &&
 		silent_us > (uint64_t)conf->response_timeout_ms * 1000) {
 		upstream_close(up, "the upstream does not answer");
+		return;
+	}
+	/* Redis itself ends the wait of a client that has sent its last byte at once; but here the
+	 * answer may be on its way. */
+	if (up->owner && up->owner->eof && silent_us > LAST_WAIT_US &&
+		upstream_waits_for_others(up)) {
+		client_finish(up->owner);
 		return;
 	}
 	if (now > up->expires_us || (up->retiring && up->is_shared)) {

@@ -274,9 +274,17 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 
 /* ---- reading ---- */
 
-static struct entry *first_entry(struct upstream *up)
+static struct entry *first_entry(const struct upstream *up)
 {
 	return up->count ? &up->queue[up->first & (up->capacity - 1)] : NULL;
+}
+
+bool upstream_waits_for_others(const struct upstream *up)
+{
+	const struct entry *entry = first_entry(up);
+
+	return entry &&
+	       (entry->is_place ? entry->place->route.meaning : entry->meaning) == ENTRY_WAITED;
 }
 
 static void login_reply(struct upstream *up, const char *data, size_t used, bool complete)

@@ -123,6 +123,8 @@ static inline bool upstream_full(const struct upstream *up)
 void upstream_make_raw(struct upstream *up);
 /* A raw connection's client has sent its last byte: so do we, after what is queued. */
 void upstream_end(struct upstream *up);
+/* Is the command whose reply comes next one that may wait for others (ENTRY_WAITED)? */
+bool upstream_waits_for_others(const struct upstream *up);
 /* Write what is queued. */
 void upstream_flush(struct upstream *up);
 /* Go on reading after the slow client took its share, or died. */

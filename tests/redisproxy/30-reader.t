@@ -8,7 +8,7 @@ use EG::Test;
 use Redis;
 
 my $writer = Redis::server();
-my $reader = Redis::server(args => [ '--replicaof', '127.0.0.1', $writer->redis_port, '--repl-diskless-sync-delay', 0 ]);
+my $reader = Redis::server(args => [ '--replicaof', '127.0.0.1', $writer->redis_port ]);
 wait_for { $reader->client->cmd('INFO', 'replication') =~ /master_link_status:up/ } 'replication';
 my $proxy = Redis::proxy($writer, reader => $reader, args => ['--read-your-writes=1h']);
 

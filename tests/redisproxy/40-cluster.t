@@ -28,6 +28,20 @@ subtest 'keys of all slots' => sub {
 	is_deeply $c->cmd('MGET', '{tag}a', '{tag}b'), [ 1, undef ], 'a hash tag';
 };
 
+subtest 'a client that has sent its last byte' => sub {
+	my $c = $proxy->client;
+	my @pop = ([qw(RPUSH halves x)], [qw(BLPOP halves 0)]);
+	$c->put(@$_) for (map { [ 'SET', "half$_", $_ ] } 1 .. 10), [qw(MULTI)], [qw(INCR half1)], [qw(EXEC)], @pop, [qw(GET half1)];
+	shutdown $c->socket, 1;
+	is_deeply [ map { $c->get } 1 .. 16 ], [ ('OK') x 11, 'QUEUED', [2], 1, [qw(halves x)], 2 ], 'all is answered';
+	ok $c->closed, 'then the end';
+	$c = $proxy->client;
+	$c->put(@$_) for [qw(SET half1 2)], [qw(BLPOP nothing 0)], [qw(GET half1)];
+	shutdown $c->socket, 1;
+	is $c->get, 'OK';
+	ok $c->closed, 'and nobody waits for others';
+};
+
 subtest 'replies in order, large beside small' => sub {
 	my $c = $proxy->client;
 	$c->cmd('SET', "big$_", chr(96 + $_) x 300_000) for 1 .. 6;

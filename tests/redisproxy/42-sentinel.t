@@ -7,9 +7,9 @@ use lib "$FindBin::Bin/../lib", $FindBin::Bin;
 use EG::Test;
 use Redis;
 
-my @redis = (Redis::server(args => [ '--repl-diskless-sync-delay', 0 ]));
+my @redis = (Redis::server());
 push @redis, map {
-	Redis::server(args => [ '--replicaof', '127.0.0.1', $redis[0]->redis_port, '--repl-diskless-sync-delay', 0 ])
+	Redis::server(args => [ '--replicaof', '127.0.0.1', $redis[0]->redis_port ])
 } 1 .. 2;
 for my $replica (@redis[ 1, 2 ]) {
 	wait_for { $replica->client->cmd('INFO', 'replication') =~ /master_link_status:up/ } 'replication';

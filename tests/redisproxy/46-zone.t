@@ -7,7 +7,7 @@ use lib "$FindBin::Bin/../lib", $FindBin::Bin;
 use EG::Test;
 use Redis;
 
-my $master = Redis::server(args => [ '--repl-diskless-sync-delay', 0 ]);
+my $master = Redis::server();
 my %replica = map {
 	($_ => Redis::server(args => [ '--bind', '127.0.0.1', $_, '--replica-announce-ip', $_, '--replicaof', '127.0.0.1', $master->redis_port ]))
 } qw(127.0.0.2 127.0.0.3);

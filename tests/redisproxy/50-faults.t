@@ -8,7 +8,8 @@ use EG::Test;
 use Redis;
 
 my $redis = Redis::server();
-my $proxy = Redis::proxy($redis, args => [ '--upstream-wait=300ms', '--response-timeout=3s', '--client-output-limit=1MB' ]);
+my $proxy = Redis::proxy($redis, args => [ '--upstream-wait=300ms', '--response-timeout=3s', '--client-output-limit=1MB' ],
+	env => { TERMINATION_GRACE_PERIOD => '30s' });
 my $port = $redis->redis_port;
 
 subtest 'a client that does not read' => sub {

@@ -60,7 +60,7 @@ subtest 'nobody waits while another connection is being made' => sub {
 };
 
 subtest 'a command goes to one server, wherever it is cut' => sub {
-	my $reader = Redis::server(args => [ '--replicaof', '127.0.0.1', $redis->redis_port, '--repl-diskless-sync-delay', 0 ]);
+	my $reader = Redis::server(args => [ '--replicaof', '127.0.0.1', $redis->redis_port ]);
 	wait_for { $reader->client->cmd('INFO', 'replication') =~ /master_link_status:up/ } 'replication';
 	my $split = Redis::proxy($redis, reader => $reader, args => ['--read-your-writes=0']);
 	my $bytes = Redis::encode('SET', 'cut', 'x' x 20) . Redis::encode('STRLEN', 'cut') . Redis::encode('SET', 'cut', 'y' x 20);

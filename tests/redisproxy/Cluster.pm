@@ -64,7 +64,7 @@ sub start_nodes
 		my $node = eval {
 			Redis::server(%{ $at[$i] }, cluster => 1, args => [ '--cluster-enabled', 'yes', '--cluster-config-file', $map,
 				'--cluster-node-timeout', $o{node_timeout_ms} // 15000, '--cluster-replica-validity-factor', 0,
-				'--cluster-allow-replica-migration', 'no', '--repl-diskless-sync-delay', 0, @{ $o{args} // [] } ])
+				'--cluster-allow-replica-migration', 'no', @{ $o{args} // [] } ])
 		};
 		if (!$node) {
 			die $@ if $@ !~ /taken/;

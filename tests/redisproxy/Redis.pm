@@ -54,7 +54,7 @@ sub server
 		my @bus = $o{cluster} ? ('--cluster-port', $bus) : ();
 		my $p = eval {
 			my $p = process("redis$n", [ $binary, '--port', $port, '--bind', '127.0.0.1', '--save', '', '--dir', $dir,
-				'--appendonly', 'no', '--logfile', '', '--daemonize', 'no', @bus, @{ $o{args} // [] } ],
+				'--appendonly', 'no', '--repl-diskless-sync-delay', '0', '--logfile', '', '--daemonize', 'no', @bus, @{ $o{args} // [] } ],
 				ready => 0, exit => $o{exit} // qr/^(?:0|1|9|15)$/, stop_ms => 5000);
 			wait_for { !$p->running || answers($port, $dir) } 'redis-server';
 			die "taken\n" if !$p->running;
@@ -75,7 +75,9 @@ sub proxy
 	my @reader = $o{reader} ? ('--reader-routing', '--reader-remote-address=127.0.0.1:' . $o{reader}->redis_port) : ();
 	my $to = ref $writer ? '127.0.0.1:' . $writer->redis_port : $writer;
 	my $p = daemon('redisproxy', http => 1, rpc => 'redisproxy' . $n++ . '.sock', sockets => [ [ 'redis', $listen ] ],
-		allow => $o{allow}, env => { LAMEDUCK => 0, %{ $o{env} // {} } },
+		allow => $o{allow},
+		# It serves on until its clients leave, and those of a test often stay longer.
+		env => { LAMEDUCK => 0, TERMINATION_GRACE_PERIOD => '500ms', %{ $o{env} // {} } },
 		args => [ "--remote-address=$to", @reader, @{ $o{args} // [] } ]);
 	$p->{redis_port} = $listen->sockport;
 	return bless $p, 'Redis::Process';
@@ -107,6 +109,8 @@ sub raw
 sub put { my $self = shift; $self->raw(encode(@_)); return }
 sub cmd { my $self = shift; $self->put(@_); return $self->get }
 sub socket { return $_[0]{s} }
+# What came and was not asked for by get().
+sub unread { return $_[0]{in} }
 
 sub fill
 {
