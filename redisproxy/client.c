@@ -13,10 +13,10 @@
 #include "redisproxy/pool.h"
 #include "redisproxy/proxy.h"
 #include "redisproxy/upstream.h"
+#include "redisproxy/waiting.h"
 
-#define UNREAD_MAX   (1 << 20)
-#define OWN_OUTPUT   (1 << 20) /* the same, for reading a connection of its own */
-#define WAIT_TICK_MS 20
+#define UNREAD_MAX (1 << 20)
+#define OWN_OUTPUT (1 << 20) /* the same, for reading a connection of its own */
 
 static void on_writable(evutil_socket_t fd, short what, void *arg);
 
@@ -81,14 +81,7 @@ fail_fd:
 
 static void stop_waiting(struct client *c)
 {
-	if (c->prev_waiting) {
-		*c->prev_waiting = c->next_waiting;
-		if (c->next_waiting)
-			c->next_waiting->prev_waiting = c->prev_waiting;
-		else
-			c->proxy->waiting_end = c->prev_waiting;
-		c->prev_waiting = NULL;
-	}
+	waiting_remove(c);
 	c->wait = CLIENT_GOES_ON;
 	c->waits_for_pool = NULL;
 	c->waits_for_room = NULL;
@@ -277,34 +270,21 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 
 /* ---- waiting ---- */
 
-static void wait_listed(struct client *c)
-{
-	struct proxy *proxy = c->proxy;
-
-	c->wait = CLIENT_WAITS_UPSTREAM;
-	if (!c->prev_waiting) {
-		c->next_waiting = NULL;
-		c->prev_waiting = proxy->waiting_end;
-		*proxy->waiting_end = c;
-		proxy->waiting_end = &c->next_waiting;
-	}
-	if (!timer_armed(proxy->wait_timer))
-		timer_arm(proxy->wait_timer, WAIT_TICK_MS);
-}
-
 void client_wait_upstream(struct client *c, struct pool *pool)
 {
 	c->waits_for_pool = pool;
 	if (!c->wait_until_us)
 		c->wait_until_us = c->proxy->now_us + (uint64_t)c->proxy->conf->wait_ms * 1000;
-	wait_listed(c);
+	c->wait = CLIENT_WAITS_UPSTREAM;
+	waiting_add(c);
 }
 
 void client_wait_room(struct client *c, struct upstream *up)
 {
 	c->waits_for_room = up;
 	up->waited = true;
-	wait_listed(c);
+	c->wait = CLIENT_WAITS_UPSTREAM;
+	waiting_add(c);
 }
 
 void client_wake(struct client *c, const char *error)

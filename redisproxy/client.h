@@ -7,7 +7,8 @@
  *
  * A client that cannot go on waits, with its command unread in the buffer; it is looked at again,
  * from the first byte of that command, when what it waits for came. It is read no further while it
- * has 64 KiB unread, MAX_IN_FLIGHT commands under way, or 256 KiB of replies untaken.
+ * has 64 KiB unread (4 KiB while its connection is full), MAX_IN_FLIGHT commands under way, or 256
+ * KiB of replies untaken.
  *
  * A command over 256 KiB is never held whole: it goes through piece by piece, on a connection of
  * the client's own, so that a slow sender stops nobody.

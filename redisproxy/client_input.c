@@ -13,6 +13,7 @@
 
 #define UNREAD_HIGH   (64 << 10) /* unread bytes, above which a waiting client is not read */
 #define HELD_BYTES    (16 << 10) /* unread bytes that are worth moving in front of new ones */
+#define PEEK_BYTES    (4 << 10)  /* read of a client whose connection is full */
 #define LARGE_COMMAND (256 << 10)
 
 static size_t refuse(struct client *c, const char *error, const char *at)
@@ -235,7 +236,8 @@ void client_on_readable(evutil_socket_t fd, short what, void *arg)
 	proxy->now_us = loop_now_us(proxy->loop);
 	struct upstream *full = c->wait == CLIENT_GOES_ON ? dispatch_full(c) : NULL;
 
-	if (full) {
+	/* Perhaps its next command goes elsewhere: so much of it is looked at. */
+	if (full && c->in.len >= PEEK_BYTES) {
 		client_wait_room(c, full);
 		update_reading(c);
 		return;
@@ -243,7 +245,8 @@ void client_on_readable(evutil_socket_t fd, short what, void *arg)
 	/* What was left is the beginning of a command: moved in front of what comes, unless large.
 	 */
 	size_t held = c->in.len <= HELD_BYTES ? c->in.len : 0;
-	ssize_t n = read(fd, proxy->scratch + held, sizeof proxy->scratch - held);
+	size_t room = full ? PEEK_BYTES : sizeof proxy->scratch - held;
+	ssize_t n = read(fd, proxy->scratch + held, room);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;

@@ -9,6 +9,7 @@
 #include "redisproxy/proxy.h"
 #include "redisproxy/server.h"
 #include "redisproxy/slots.h"
+#include "redisproxy/waiting.h"
 
 #define NOBODY       UINT16_MAX
 #define AT_MOST_MS   100      /* between two questions */
@@ -162,7 +163,7 @@ static void end_change(struct cluster *cluster)
 	cluster->changed = false;
 	cluster->proxy->epoch++;
 	stats_count(&cluster->proxy->stats, STATS_TOPOLOGY, "slots");
-	pools_wake_all(cluster->proxy);
+	waiting_wake_all(cluster->proxy);
 	places_schedule(cluster->proxy);
 }
 

@@ -1,5 +1,6 @@
 #include "redisproxy/pool.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "redisproxy/sentinel.h"
 #include "redisproxy/server.h"
 #include "redisproxy/upstream.h"
+#include "redisproxy/waiting.h"
 
 #define LINGER_US        (10 * 1000000ull) /* a pool without clients */
 #define DEFAULT_MAX_IDLE 16
@@ -282,22 +284,10 @@ void pool_give_back(struct pool *pool, struct upstream *up)
 
 /* ---- what happens to connections ---- */
 
-static void wake(struct pool *pool, struct upstream *up)
-{
-	/* Waking takes clients off the list. */
-	struct client *next;
-
-	for (struct client *c = pool->proxy->waiting; c; c = next) {
-		next = c->next_waiting;
-		if (up->is_shared ? c->waits_for_pool == pool : c == up->owner)
-			client_wake(c, NULL);
-	}
-}
-
 void pool_upstream_ready(struct pool *pool, struct upstream *up)
 {
 	if (up->is_shared)
-		wake(pool, up);
+		waiting_wake(up, NULL);
 	else if (up->owner)
 		client_wake(up->owner, NULL);
 	else
@@ -307,18 +297,8 @@ void pool_upstream_ready(struct pool *pool, struct upstream *up)
 
 bool pool_upstream_has_room(struct pool *pool, struct upstream *up)
 {
-	int left = WOKEN_FOR_ROOM;
-
 	places_schedule(pool->proxy);
-	for (struct client *c = pool->proxy->waiting, *next; c; c = next) {
-		next = c->next_waiting;
-		if (c->waits_for_room != up)
-			continue;
-		if (left-- == 0)
-			return true;
-		client_wake(c, NULL);
-	}
-	return false;
+	return waiting_wake_for_room(up, WOKEN_FOR_ROOM);
 }
 
 void pool_login_refused(struct pool *pool, struct upstream *up)
@@ -327,11 +307,7 @@ void pool_login_refused(struct pool *pool, struct upstream *up)
 	size_t len = up->refusal.len - 3; /* '-' ... CRLF */
 
 	snprintf(text, sizeof text, "%.*s", (int)len, (const char *)up->refusal.data + 1);
-	for (struct client *c = pool->proxy->waiting, *next; c; c = next) {
-		next = c->next_waiting;
-		if (up->is_shared ? c->waits_for_pool == pool : c == up->owner)
-			client_wake(c, text);
-	}
+	waiting_wake(up, text);
 	places_refused(pool->proxy, pool, text);
 	upstream_close(up, text);
 }
@@ -345,11 +321,7 @@ void pool_upstream_closed(struct pool *pool, struct upstream *up, const char *ne
 		}
 	if (!up->is_shared && !up->owner)
 		remove_idle(pool, up);
-	for (struct client *c = pool->proxy->waiting, *next; c; c = next) {
-		next = c->next_waiting;
-		if (c->waits_for_room == up)
-			client_wake(c, NULL);
-	}
+	waiting_wake_for_room(up, UINT_MAX);
 	if (up->slow)
 		client_upstream_gone(up->slow, up);
 	if (never_ready_because && up->is_shared && pool->refs)
@@ -433,14 +405,6 @@ void pools_close_own(struct proxy *proxy, struct server *server, const char *rea
 		next = up->next;
 		if (up->pool->server == server && up->owner)
 			upstream_close(up, reason);
-	}
-}
-
-void pools_wake_all(struct proxy *proxy)
-{
-	for (struct client *c = proxy->waiting, *next; c; c = next) {
-		next = c->next_waiting;
-		client_wake(c, NULL);
 	}
 }
 
@@ -541,29 +505,6 @@ void pools_sweep(struct proxy *proxy)
 		proxy->n_pools -= !pool->key.of_node;
 		/* Its connections are destroyed at the end of the turn and do not look at it. */
 		destroy(pool);
-	}
-}
-
-void pools_expire_waiting(struct proxy *proxy)
-{
-	uint64_t now = loop_now_us(proxy->loop);
-
-	proxy->now_us = now;
-	for (struct client *c = proxy->waiting, *next; c; c = next) {
-		next = c->next_waiting;
-		if (c->waits_for_room)
-			continue;
-		if (now >= c->wait_until_us) {
-			stats_count(&proxy->stats, STATS_LOST, "no_connection");
-			client_wake(c, "ERR redisproxy: no connection to the upstream");
-		} else if (!c->waits_for_pool || !server_up(c->waits_for_pool->server)) {
-			/* Perhaps a connection of its own can be made by now; perhaps the reader
-			 * is down, and the writer is not. */
-			client_wake(c, NULL);
-		} else if (c->waits_for_pool->tried_us != now) {
-			c->waits_for_pool->tried_us = now;
-			pool_shared(c->waits_for_pool, c->slot);
-		}
 	}
 }
 

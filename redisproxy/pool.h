@@ -76,9 +76,8 @@ void pool_login_refused(struct pool *pool, struct upstream *up);
 void pool_demoted(struct pool *pool);
 uint64_t pool_expiry_us(struct pool *pool, uint64_t now_us);
 
-/* From cluster.c and sentinel.c. Look at all clients that wait for a connection again. */
-void pools_wake_all(struct proxy *proxy);
-/* Answer what is under way on the shared connections to it with this error. */
+/* From cluster.c and sentinel.c. Answer what is under way on the shared connections to it with this
+ * error. */
 void pools_close_shared(struct proxy *proxy, struct server *server, const char *reason);
 /* The same for connections of clients' own. */
 void pools_close_own(struct proxy *proxy, struct server *server, const char *reason);
@@ -93,7 +92,5 @@ void pools_health_changed(struct proxy *proxy, struct server *server, bool up);
 void pools_sweep(struct proxy *proxy);
 /* At the end. */
 void pools_free(struct proxy *proxy);
-/* Waiting clients whose time is over. */
-void pools_expire_waiting(struct proxy *proxy);
 
 #endif

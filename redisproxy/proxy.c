@@ -22,9 +22,9 @@
 #include "redisproxy/server.h"
 #include "redisproxy/tls.h"
 #include "redisproxy/upstream.h"
+#include "redisproxy/waiting.h"
 
 #define SWEEP_MS   1000
-#define TICK_MS    20
 #define MAX_ROUNDS 16 /* of clients that can go on at once */
 
 static void destroy_dead(struct proxy *proxy)
@@ -120,15 +120,6 @@ static void on_turn(void *arg)
 	destroy_dead(proxy);
 }
 
-static void on_wait_timer(void *arg)
-{
-	struct proxy *proxy = arg;
-
-	pools_expire_waiting(proxy);
-	if (proxy->waiting)
-		timer_arm(proxy->wait_timer, TICK_MS);
-}
-
 static void on_sweep(void *arg)
 {
 	struct proxy *proxy = arg;
@@ -207,20 +198,19 @@ struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *con
 	proxy->daemon = daemon;
 	proxy->loop = daemon_loop(daemon);
 	proxy->conf = conf;
-	proxy->waiting_end = &proxy->waiting;
 	proxy->dirty_clients_end = &proxy->dirty_clients;
 	proxy->dirty_upstreams_end = &proxy->dirty_upstreams;
 	deferred_init(&proxy->turn, on_turn, proxy);
 	proxy->commands = commands_new(daemon_metrics(daemon));
-	proxy->wait_timer = timer_new(proxy->loop, on_wait_timer, proxy);
 	proxy->sweep_timer = timer_new(proxy->loop, on_sweep, proxy);
 	if (make_tls(proxy) < 0)
 		goto fail;
 	proxy->writer = server_new(
 		proxy, conf->mode == CONF_SENTINEL ? "" : conf->remote_address, SERVER_WRITER);
-	if (places_init(proxy) < 0 || stats_init(&proxy->stats, daemon_metrics(daemon), conf) < 0)
+	if (places_init(proxy) < 0 || waiting_init(proxy) < 0 ||
+		stats_init(&proxy->stats, daemon_metrics(daemon), conf) < 0)
 		goto fail;
-	if (!proxy->commands || !proxy->wait_timer || !proxy->sweep_timer || !proxy->writer)
+	if (!proxy->commands || !proxy->sweep_timer || !proxy->writer)
 		goto fail;
 	if (conf->mode == CONF_CLUSTER) {
 		proxy->cluster = cluster_new(proxy);
@@ -292,7 +282,7 @@ void proxy_free(struct proxy **proxy_)
 	server_free(&proxy->reader);
 	server_free(&proxy->writer);
 	tls_free(&proxy->tls);
-	timer_free(&proxy->wait_timer);
+	waiting_free(proxy);
 	timer_free(&proxy->sweep_timer);
 	commands_free(&proxy->commands);
 	stats_free(&proxy->stats);

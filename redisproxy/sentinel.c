@@ -13,6 +13,7 @@
 #include "redisproxy/server.h"
 #include "redisproxy/slots.h"
 #include "redisproxy/talk.h"
+#include "redisproxy/waiting.h"
 
 #define ANSWER_MS  1000 /* after which the next sentinel is asked */
 #define AT_MOST_MS 100  /* between two questions */
@@ -144,7 +145,7 @@ static void take_master(struct sentinel *sentinel, const char *address)
 	if (!was_up)
 		pools_close_shared(proxy, writer, "the writer is another server now");
 	pools_replace(proxy, writer);
-	pools_wake_all(proxy);
+	waiting_wake_all(proxy);
 }
 
 static const char *choose(struct sentinel *sentinel, size_t n)

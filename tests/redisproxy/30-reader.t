@@ -113,6 +113,23 @@ subtest 'a replica that lags' => sub {
 	is calls($reader, 'get'), $before + 1, 'and read again';
 };
 
+subtest 'a writer that does not read' => sub {
+	my $proxy = Redis::proxy($writer, reader => $reader,
+		args => [ '--shared-connections=1', '--response-timeout=60s', '--ping-timeout=60s' ]);
+	is $proxy->client->cmd('SET', 'a', 3), 'OK';
+	caught_up();
+	kill STOP => $writer->pid;
+	# More than the proxy and the kernel take for one connection.
+	my @writers = Redis::flood($proxy, 150);
+	my $c = $proxy->client;
+	is $c->cmd('GET', 'a'), 3, 'holds up no reads';
+	is $c->cmd('CLIENT', 'SETNAME', 'me'), 'OK', 'and nothing that is answered here';
+	kill CONT => $writer->pid;
+	is scalar(grep { $_->get ne 'OK' } @writers), 0, 'and the writes come';
+	$writer->client->cmd('DEL', 'flood');
+	caught_up();
+};
+
 subtest 'the reader dies' => sub {
 	my @clients = map { $proxy->client } 1 .. 5;
 	$_->cmd('GET', 'a') for @clients;

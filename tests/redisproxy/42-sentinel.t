@@ -57,7 +57,8 @@ my $proxy = Redis::proxy($redis[0], env => { REDISPROXY_SENTINEL_PASSWORD => 'gu
 	'--sentinel-master=main', '--sentinel-addresses=' . join(',', map { "127.0.0.1:$_->{port}" } @sentinels),
 	'--reader-routing', '--read-your-writes=0', '--ping-interval=200ms', '--ping-timeout=500ms' ]);
 
-sub role_master { my ($i) = @_; return $redis[$i]->client->cmd('ROLE')->[0] eq 'master' }
+# Sentinels have it hang up on all clients when its role changes, on this one too.
+sub role { my ($i) = @_; return eval { $redis[$i]->client->cmd('ROLE')->[0] } // 'none just now' }
 sub calls
 {
 	my ($i, $name) = @_;
@@ -111,12 +112,12 @@ subtest 'a failover that was asked for' => sub {
 	my $subscriber = $proxy->client;
 	$subscriber->cmd('SUBSCRIBE', 'x');
 	is ask_sentinel($sentinels[0], 'SENTINEL', 'FAILOVER', 'main'), 'OK';
-	load_until(sub { !role_master(0) && $proxy->log =~ /the master is (?!.*:@{[ $redis[0]->redis_port ]}\b)/ }, 'the failover');
+	load_until(sub { role(0) eq 'slave' && $proxy->log =~ /the master is (?!.*:@{[ $redis[0]->redis_port ]}\b)/ }, 'the failover');
 	ok $transaction->closed, 'a transaction on the old one is lost with its client';
 	ok $subscriber->closed, 'so is a subscription';
 };
 
-sub present { my ($i) = grep { eval { role_master($_) } } 0 .. $#redis; return $i }
+sub present { my ($i) = grep { role($_) eq 'master' } 0 .. $#redis; return $i }
 
 subtest 'the writer is killed' => sub {
 	wait_for { defined present() } 'a master';

@@ -83,6 +83,18 @@ sub proxy
 	return bless $p, 'Redis::Process';
 }
 
+# 160 KB of writes from each of so many clients, for a server that takes them in its own time; more than
+# the sockets take stays out.
+sub flood
+{
+	my ($proxy, $clients) = @_;
+	my $bytes = encode('SET', 'flood', 'z' x 4000) x 40;
+	my @clients = map { $proxy->client } 1 .. $clients;
+	$_->socket->blocking(0), syswrite $_->socket, $bytes for @clients;
+	$_->socket->blocking(1) for @clients;
+	return @clients;
+}
+
 sub new
 {
 	my ($class, $port, %o) = @_;
