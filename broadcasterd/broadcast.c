@@ -75,10 +75,10 @@ static void log_end(const struct broadcast *b, double seconds)
 		[BROADCAST_NOBODY] = "purge failed: no pods found for service",
 		[BROADCAST_UNKNOWN] = "purge failed: service discovery failed",
 	};
-	char what[200];
+	char what[200], trace[TRACE_PARENT_LEN + 1];
 	purge_describe(b->purge, what, sizeof what);
 	log_fields(b->n_failed || b->outcome != BROADCAST_DONE ? LOG_LEVEL_WARN : LOG_LEVEL_INFO,
-		NULL, sentences[b->outcome], LOG_STR("purge", what),
+		purge_trace_text(b->purge, trace), sentences[b->outcome], LOG_STR("purge", what),
 		LOG_BOOL("store", b->purge->params.store), LOG_INT("targets", b->n_tellings),
 		LOG_INT("failed", b->n_failed), LOG_INT("purged", b->purged),
 		LOG_DOUBLE("seconds", seconds));
@@ -137,9 +137,10 @@ static void on_all_told(struct broadcast *b)
 static void on_failed(
 	struct broadcast *b, struct target *target, const struct delivery_result *said)
 {
+	char trace[TRACE_PARENT_LEN + 1];
 	b->n_failed++;
-	log_fields(LOG_LEVEL_WARN, NULL, "target not purged", LOG_STR("target", target->name),
-		LOG_INT("status", said->status),
+	log_fields(LOG_LEVEL_WARN, purge_trace_text(b->purge, trace), "target not purged",
+		LOG_STR("target", target->name), LOG_INT("status", said->status),
 		LOG_STR("reason", delivery_outcome_names[said->outcome]),
 		LOG_STR("error", said->error));
 	if (redelivery_add(b->all->parts.redelivery, target, b->purge, said) < 0)
@@ -183,6 +184,7 @@ static int tell(struct broadcast *b, const struct target_list *targets)
 			.purge = b->purge,
 			.connect_timeout_ms = (uint32_t)parts->conf->connect_timeout_ms,
 			.timeout_ms = (uint32_t)parts->conf->timeout_ms,
+			.traced = true,
 		};
 		t->delivery = delivery_start(parts->deliveries, &options, on_told, t);
 		if (!t->delivery)

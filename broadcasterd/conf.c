@@ -4,7 +4,8 @@
 
 #include "broadcasterd/stats.h"
 
-#define AT(field) offsetof(struct broadcaster_conf, field)
+#define AT(field)      offsetof(struct broadcaster_conf, field)
+#define AT_OTLP(field) AT(otlp.field)
 
 static const struct config_row rows[] = {
 	{"listen", "BROADCASTERD_LISTEN", CONFIG_ADDRESS, AT(listen), .def = "127.0.0.1:8082",
@@ -54,6 +55,8 @@ static const struct config_row rows[] = {
 	{"max-pending-memory", "BROADCASTERD_MAX_PENDING_MEMORY", CONFIG_BYTES,
 		AT(max_pending_bytes), .def = "4MiB", .min = 65536, .max = 1 << 28,
 		.help = "the same for all targets together"},
+
+	OTLP_CONFIG_ROWS(AT_OTLP),
 	{0},
 };
 
@@ -72,7 +75,7 @@ static const char *check(const void *conf_)
 			return "BROADCASTERD_TARGETS has an entry that is not host:port";
 		at += len + (at[len] != '\0');
 	}
-	return NULL;
+	return otlp_conf_check(&conf->otlp);
 }
 
 const struct daemon_spec broadcaster_spec = {
@@ -83,4 +86,5 @@ const struct daemon_spec broadcaster_spec = {
 	.conf_size = sizeof(struct broadcaster_conf),
 	.check = check,
 	.families = stats_families,
+	.part_families = otlp_families,
 };

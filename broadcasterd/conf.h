@@ -3,12 +3,15 @@
 
 /* The settings of broadcasterd; conf.c is their table. */
 #include "common/daemon.h"
+#include "common/otlp.h"
 
 struct broadcaster_conf {
 	struct daemon_conf common;
 	char *listen;
 	char *token; /* who may purge here; "": HTTP open, RPC root and the own uid */
 	int64_t max_purges;
+
+	struct otlp_conf otlp;
 
 	char *service;
 	int64_t port;

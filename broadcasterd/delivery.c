@@ -14,12 +14,14 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/messages.h"
+#include "common/trace_span.h"
 
 #define MAX_ANSWER_BYTES   (64u << 10)
 #define MAX_ERROR_BYTES    200
 #define MAX_INSTANCE_BYTES 64
-/* Beside the purge's own fields: Host, Authorization, X-Purge-Time, and the end of the list. */
-#define OWN_FIELDS 4
+/* Beside the purge's own fields: Host, Authorization, X-Purge-Time, traceparent, and the end of the
+ * list. */
+#define OWN_FIELDS 5
 
 const char *const delivery_outcome_names[DELIVERY_OUTCOMES] = {
 	[DELIVERY_OK] = "ok",
@@ -43,6 +45,9 @@ struct delivery {
 	struct http_call *http;
 	struct rpc_client *rpc;
 	struct rpc_call *ping, *purge;
+
+	struct trace trace; /* what the target is told, if the purge has one */
+	struct trace_span *span;
 
 	struct delivery_result result;
 	char error[MAX_ERROR_BYTES], instance[MAX_INSTANCE_BYTES];
@@ -70,6 +75,7 @@ static void delivery_free(struct delivery *d)
 	rpc_call_cancel(&d->purge);
 	rpc_client_free(&d->rpc);
 	timer_free(&d->timer);
+	trace_span_end(&d->span);
 	loop_defer_cancel(all->loop, &d->end);
 	if (d->has_place) {
 		TAILQ_REMOVE(&all->asked, d, entry);
@@ -83,6 +89,32 @@ static void delivery_free(struct delivery *d)
 	free(d);
 }
 
+/* (OpenTelemetry's conventions for HTTP, and for RPC) */
+static void begin_span(struct delivery *d)
+{
+	const struct purge *purge = d->options.purge;
+	bool local = d->options.target->kind == TARGET_LOCAL;
+	d->trace = purge->trace;
+	if (!d->options.traced || !purge->has_trace)
+		return;
+	d->span = trace_span_begin(&purge->trace, &d->trace, TRACE_SPAN_CLIENT,
+		local ? SPAN_LITERAL("purge") : SPAN_LITERAL("PURGE"));
+	trace_span_text(
+		d->span, local ? "rpc.method" : "http.request.method", local ? "purge" : "PURGE");
+	trace_span_text(d->span, "server.address", d->options.target->name);
+}
+
+static void end_span(struct delivery *d)
+{
+	if (d->result.status)
+		trace_span_int(d->span, "http.response.status_code", d->result.status);
+	if (d->result.outcome == DELIVERY_OK)
+		trace_span_int(d->span, "gateway.purge.objects", (int64_t)d->result.purged);
+	else
+		trace_span_fail(d->span, delivery_outcome_names[d->result.outcome], d->error);
+	trace_span_end(&d->span);
+}
+
 static void on_end(void *arg)
 {
 	struct delivery *d = arg;
@@ -94,6 +126,7 @@ static void on_end(void *arg)
 	memcpy(instance, d->instance, sizeof instance);
 	result.error = error;
 	result.instance = span_of(instance);
+	end_span(d);
 	result.duration_us = d->asked_us ? loop_now_us(d->all->loop) - d->asked_us : 0;
 	delivery_free(d);
 	on_done(&result, on_done_arg);
@@ -227,6 +260,8 @@ static int write_fields(const struct delivery *d, struct buf *text, size_t *star
 	const char *host = conf->service[0] ? conf->service : d->options.target->name;
 	*n = 0;
 	for (size_t i = 0; i < purge->n_headers; i++) {
+		if (purge->has_trace && span_equal_nocase(purge->headers[i].name, "traceparent"))
+			continue; /* ours is below it */
 		starts[(*n)++] = text->len;
 		buf_printf(text, "%.*s: %.*s", SPAN_ARG(purge->headers[i].name),
 			SPAN_ARG(purge->headers[i].value));
@@ -238,6 +273,12 @@ static int write_fields(const struct delivery *d, struct buf *text, size_t *star
 	if (conf->purge_token[0]) {
 		starts[(*n)++] = text->len;
 		buf_printf(text, "Authorization: Bearer %s", conf->purge_token);
+		buf_append_char(text, '\0');
+	}
+	if (purge->has_trace) {
+		char trace[TRACE_PARENT_LEN + 1];
+		starts[(*n)++] = text->len;
+		buf_printf(text, "traceparent: %s", trace_format_text(&d->trace, trace));
 		buf_append_char(text, '\0');
 	}
 	if (purge->params.store && !purge_has_field(purge, "x-purge-time")) {
@@ -353,7 +394,10 @@ static void on_connected(bool connected, void *arg)
 		return;
 	d->is_asked = true;
 	struct msg_purge_params params = d->options.purge->params;
+	char trace[TRACE_PARENT_LEN + 1];
 	params.token = span_of(d->all->conf->purge_token);
+	if (d->options.purge->has_trace)
+		params.trace = span_of(trace_format_text(&d->trace, trace));
 	timer_arm(d->timer, d->options.timeout_ms);
 	d->ping = msg_ping_call(d->rpc, &nothing, 0, &ping_events, d);
 	d->purge = msg_purge_call(d->rpc, &params, 0, &purge_events, d);
@@ -398,6 +442,7 @@ static void start_waiting(void *arg)
 		all->n_asked++;
 		d->has_place = true;
 		d->asked_us = loop_now_us(all->loop);
+		begin_span(d);
 		if (d->options.target->kind == TARGET_LOCAL)
 			ask_local(d);
 		else

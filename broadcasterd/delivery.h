@@ -48,7 +48,8 @@ struct delivery_options {
 	struct target *target; /* held meanwhile */
 	struct purge *purge;   /* held meanwhile */
 	uint32_t connect_timeout_ms, timeout_ms;
-	bool fresh; /* HTTP: on a new connection, since a kept one may lead nowhere */
+	bool traced; /* a span of its own; what is told again and again has none */
+	bool fresh;  /* HTTP: on a new connection, since a kept one may lead nowhere */
 };
 
 /* conf, discovery and client are the caller's and stay; of these deliveries

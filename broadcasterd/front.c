@@ -17,6 +17,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/purge_command.h"
+#include "common/trace_span.h"
 
 #define MAX_CONNECTIONS  1024
 #define MAX_ANSWER_BYTES (4u << 20)
@@ -28,6 +29,8 @@ struct visit {
 	struct http_exchange *exchange;
 	struct buf body;
 	struct broadcast *broadcast;
+	struct trace trace;
+	struct trace_span *span;
 };
 
 struct front {
@@ -59,6 +62,15 @@ static void respond_json(
 	buf_free(&all);
 }
 
+/* And what is known of it afterwards. */
+static void end_span(struct trace_span **span, int status, const char *error)
+{
+	trace_span_int(*span, "http.response.status_code", status);
+	if (status >= 400)
+		trace_span_fail(*span, status >= 500 ? "failed" : "refused", error);
+	trace_span_end(span);
+}
+
 static void respond_error(
 	struct http_exchange *exchange, int status, const char *lines, const char *error)
 {
@@ -74,6 +86,7 @@ static void respond_error(
 static void visit_free(struct visit *v)
 {
 	broadcast_leave(&v->broadcast);
+	trace_span_end(&v->span);
 	buf_free(&v->body);
 	TAILQ_REMOVE(&v->front->visits, v, entry);
 	free(v);
@@ -87,6 +100,10 @@ static void on_broadcast_done(const struct broadcast_result *result, void *arg)
 	purge_report_write_json(&result->message, &json);
 	snprintf(purged, sizeof purged, "X-Purged: %" PRIu64 "\r\n", result->message.purged);
 	respond_json(v->exchange, (int)result->message.status, purged, &json);
+	trace_span_int(v->span, "gateway.purge.targets", (int64_t)result->message.results.count);
+	trace_span_int(v->span, "gateway.purge.objects", (int64_t)result->message.purged);
+	end_span(&v->span, (int)result->message.status,
+		result->n_failed ? "not every target has purged" : "nobody was told");
 	v->broadcast = NULL;
 	visit_free(v);
 }
@@ -129,14 +146,19 @@ static void on_body_end(void *arg)
 	if (!purge) {
 		stats_refused(metrics, status == 503 ? STATS_BUSY : STATS_BAD);
 		respond_error(v->exchange, status, "", error);
+		end_span(&v->span, status, error);
 		visit_free(v);
 		return;
 	}
+	purge->trace = v->trace;
+	purge->has_trace = true;
+	trace_span_str(v->span, "gateway.purge.scope", purge->params.scope);
 	v->broadcast = broadcast_start(parts->broadcasts, purge, on_broadcast_done, v);
 	purge_unref(&purge);
 	if (!v->broadcast) {
 		stats_refused(metrics, STATS_BUSY);
 		respond_error(v->exchange, 503, "Retry-After: 1\r\n", "too many purges at once");
+		end_span(&v->span, 503, "too many purges at once");
 		visit_free(v);
 	}
 }
@@ -149,15 +171,20 @@ static void on_abort(void *arg)
 static const struct http_exchange_events exchange_events = {
 	.on_body = on_body, .on_body_end = on_body_end, .on_abort = on_abort};
 
-static void start_visit(struct front *front, struct http_exchange *exchange)
+static void start_visit(struct front *front, struct http_exchange *exchange,
+	const struct trace *trace, struct trace_span *span)
 {
 	struct visit *v = calloc(1, sizeof *v);
 	if (!v) {
 		respond_error(exchange, 503, "Retry-After: 1\r\n", "out of memory");
+		end_span(&span, 503, "out of memory");
 		return;
 	}
-	*v = (struct visit){
-		.front = front, .exchange = exchange, .body = BUF_INIT(PURGE_MAX_BODY_BYTES)};
+	*v = (struct visit){.front = front,
+		.exchange = exchange,
+		.body = BUF_INIT(PURGE_MAX_BODY_BYTES),
+		.trace = *trace,
+		.span = span};
 	TAILQ_INSERT_TAIL(&front->visits, v, entry);
 	http_exchange_accept(exchange, &exchange_events, v);
 }
@@ -170,13 +197,23 @@ static void on_request(struct http_exchange *exchange, void *arg)
 		if (!health_serve(parts->daemon, exchange))
 			respond_error(exchange, 405, "Allow: PURGE\r\n",
 				"method not allowed: this is the purge broadcaster");
-	} else if (!access_by_http(parts->conf, http_exchange_header(exchange, "authorization"))) {
-		log_fields(LOG_LEVEL_WARN, NULL, "purge refused: not the token",
+		return;
+	}
+	struct trace trace;
+	struct trace_span *span = trace_span_enter(
+		http_exchange_header(exchange, "traceparent"), &trace, SPAN_LITERAL("PURGE"));
+	trace_span_text(span, "http.request.method", "PURGE");
+	trace_span_str(span, "url.path", http_exchange_path(exchange));
+	if (!access_by_http(parts->conf, http_exchange_header(exchange, "authorization"))) {
+		char text[TRACE_PARENT_LEN + 1];
+		log_fields(LOG_LEVEL_WARN, trace_format_text(&trace, text),
+			"purge refused: not the token",
 			LOG_STR("client", http_exchange_peer(exchange)));
 		stats_refused(daemon_metrics(parts->daemon), STATS_FORBIDDEN);
 		respond_error(exchange, 403, "", "purging needs the token");
+		end_span(&span, 403, "not the token");
 	} else {
-		start_visit(front, exchange);
+		start_visit(front, exchange, &trace, span);
 	}
 }
 

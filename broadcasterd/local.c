@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/messages.h"
+#include "common/trace_span.h"
 
 struct local {
 	struct local_parts parts;
@@ -20,6 +21,7 @@ struct local {
 struct errand {
 	struct rpc_request *request;
 	struct broadcast *broadcast;
+	struct trace_span *span;
 };
 
 static void reply_error(struct rpc_request *request, int status, const char *error)
@@ -32,6 +34,12 @@ static void on_done(const struct broadcast_result *result, void *arg)
 {
 	struct errand *errand = arg;
 	msg_purge_reply(errand->request, &result->message);
+	trace_span_int(
+		errand->span, "gateway.purge.targets", (int64_t)result->message.results.count);
+	trace_span_int(errand->span, "gateway.purge.objects", (int64_t)result->message.purged);
+	if (result->message.status != 200)
+		trace_span_fail(errand->span, "failed", "not every target has purged");
+	trace_span_end(&errand->span);
 	free(errand);
 }
 
@@ -39,10 +47,13 @@ static void on_cancel(void *arg)
 {
 	struct errand *errand = arg;
 	broadcast_leave(&errand->broadcast);
+	trace_span_end(&errand->span);
 	free(errand);
 }
 
-static void begin(struct local *local, struct rpc_request *request, struct purge *purge)
+/* The span is the errand's, if there is one. */
+static void begin(struct local *local, struct rpc_request *request, struct purge *purge,
+	struct trace_span **span)
 {
 	static const struct rpc_request_events events = {.on_cancel = on_cancel};
 	struct errand *errand = calloc(1, sizeof *errand);
@@ -56,6 +67,8 @@ static void begin(struct local *local, struct rpc_request *request, struct purge
 		return;
 	}
 	errand->request = request;
+	errand->span = *span;
+	*span = NULL;
 	rpc_request_accept(request, &events, errand);
 }
 
@@ -68,23 +81,32 @@ static void serve_purge(struct rpc_request *request, struct span bytes, void *ar
 	int status;
 	if (msg_purge_serve_params(request, bytes, &params) < 0)
 		return;
+	struct trace trace;
+	struct trace_span *span = trace_span_enter(params.trace, &trace, SPAN_LITERAL("purge"));
+	trace_span_text(span, "rpc.method", "purge");
+	trace_span_str(span, "gateway.purge.scope", params.scope);
 	const struct rpc_peer *peer = rpc_request_peer(request);
 	if (!access_by_rpc(local->parts.conf, peer, params.token)) {
-		log_fields(LOG_LEVEL_WARN, NULL, "purge refused: not the token",
-			LOG_STR("client", "unix"), LOG_INT("uid", peer->uid));
+		char text[TRACE_PARENT_LEN + 1];
+		log_fields(LOG_LEVEL_WARN, trace_format_text(&trace, text),
+			"purge refused: not the token", LOG_STR("client", "unix"),
+			LOG_INT("uid", peer->uid));
 		stats_refused(metrics, STATS_FORBIDDEN);
 		reply_error(request, 403, "purging needs the token");
 	} else {
 		struct purge *purge = purge_from_params(
 			&params, loop_wall_ms(daemon_loop(local->parts.daemon)), &status, &error);
 		if (purge) {
-			begin(local, request, purge);
+			purge->trace = trace;
+			purge->has_trace = true;
+			begin(local, request, purge, &span);
 		} else {
 			stats_refused(metrics, STATS_BAD);
 			reply_error(request, status, error);
 		}
 		purge_unref(&purge);
 	}
+	trace_span_end(&span);
 	msg_purge_params_free(&params);
 }
 

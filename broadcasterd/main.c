@@ -13,6 +13,7 @@
 #include "broadcasterd/target.h"
 #include "common/daemon.h"
 #include "common/http_client.h"
+#include "common/otlp.h"
 
 struct parts {
 	struct daemon *daemon;
@@ -26,13 +27,21 @@ struct parts {
 	struct local *local;
 	struct rpc_server *rpc;
 	struct front *front;
+	struct otlp *otlp;
 };
+
+static void on_flushed(void *arg)
+{
+	struct parts *p = arg;
+
+	daemon_drained(p->daemon);
+}
 
 static void on_rpc_drained(void *arg)
 {
 	struct parts *p = arg;
 
-	daemon_drained(p->daemon);
+	otlp_flush(p->otlp, on_flushed, p);
 }
 
 static void on_purges_done(void *arg)
@@ -123,6 +132,9 @@ int main(int argc, char **argv)
 	struct parts p = {0};
 
 	p.daemon = daemon_start(&broadcaster_spec, &p.conf, argc, argv);
+	p.otlp = otlp_new(p.daemon, &p.conf.otlp);
+	if (!p.otlp)
+		die(EX_OSERR, "out of memory");
 	make_parts(&p);
 	p.front = front_new(&(struct front_parts){
 		.daemon = p.daemon, .conf = &p.conf, .broadcasts = p.broadcasts});
@@ -142,6 +154,7 @@ int main(int argc, char **argv)
 	http_client_free(&p.client);
 	discovery_free(&p.discovery);
 	targets_free(&p.targets);
+	otlp_free(&p.otlp);
 	daemon_stop(&p.daemon);
 	local_free(&p.local);
 	return code;

@@ -382,6 +382,11 @@ bool purge_has_field(const struct purge *purge, const char *name)
 	return false;
 }
 
+const char *purge_trace_text(const struct purge *purge, char text[TRACE_PARENT_LEN + 1])
+{
+	return purge->has_trace ? trace_format_text(&purge->trace, text) : NULL;
+}
+
 /* What of text there is room for; false when it was not all. */
 static bool append(char *to, size_t *len, size_t room, struct span text)
 {

@@ -28,6 +28,7 @@
 #include "common/buf.h"
 #include "common/messages.h"
 #include "common/span.h"
+#include "common/trace.h"
 
 #define PURGE_MAX_TARGET_BYTES (16u << 10)
 #define PURGE_MAX_BODY_BYTES   (64u << 10)
@@ -50,6 +51,11 @@ struct purge {
 	/* What they ask for: of params, scope, values, store and (with store) time_ms are set. */
 	struct msg_purge_params params;
 	size_t size_bytes; /* about what it takes in memory and in the journal */
+
+	/* Of the request that brought it; the spans of its deliveries are below. Not in the
+	 * journal. */
+	struct trace trace;
+	bool has_trace;
 
 	bool taken;      /* a target has purged: if it is of the store, the store knows */
 	size_t n_queues; /* redelivery's: how many targets it waits for */
@@ -83,6 +89,8 @@ void purge_unref(struct purge **purge); /* clears the pointer; NULL is fine */
 bool purge_equal(const struct purge *a, const struct purge *b);
 /* name in lower or any case. */
 bool purge_has_field(const struct purge *purge, const char *name);
+/* The traceparent of its request, for log lines, in text; NULL when that is not known any more. */
+const char *purge_trace_text(const struct purge *purge, char text[TRACE_PARENT_LEN + 1]);
 /* "tag a b", "path /v1/models": for logs, cut short, without control characters. size: at
  * least 16. */
 void purge_describe(const struct purge *purge, char *text, size_t size);

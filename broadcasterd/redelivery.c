@@ -242,13 +242,14 @@ static void end(struct pending *p, enum stats_end how)
 	struct redelivery *r = q->redelivery;
 	uint64_t now_ms = loop_wall_ms(r->parts.loop);
 	double lag = now_ms > p->purge->time_ms ? (double)(now_ms - p->purge->time_ms) / 1e3 : 0;
-	char what[200];
+	char what[200], trace[TRACE_PARENT_LEN + 1];
 	purge_describe(p->purge, what, sizeof what);
 	stats_ended(r->parts.metrics, how, 1);
 	if (how == STATS_DELIVERED)
 		stats_lag(r->parts.metrics, lag);
-	log_fields(how == STATS_DELIVERED ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, NULL,
-		"pending purge ended", LOG_STR("target", q->target->name), LOG_STR("purge", what),
+	log_fields(how == STATS_DELIVERED ? LOG_LEVEL_INFO : LOG_LEVEL_WARN,
+		purge_trace_text(p->purge, trace), "pending purge ended",
+		LOG_STR("target", q->target->name), LOG_STR("purge", what),
 		LOG_STR("how", stats_end_names[how]), LOG_DOUBLE("lag_seconds", lag));
 	pending_free(p);
 	keeper_changed(r->keeper);

@@ -136,7 +136,8 @@ struct msg_f64s {
 	F(bool, store, "the store too: all, a tag model:NAME and key") \
 	F(str, token, "the purge token, where one is set") \
 	F(u64, time_ms, "store: the epoch, milliseconds since 1970; 0: now") \
-	F(bool, only, "this instance alone: asked by one that asks all instances of its pod")
+	F(bool, only, "this instance alone: asked by one that asks all instances of its pod") \
+	F(str, trace, "traceparent of the request that asks for it; empty: none")
 #define MSG_PURGE_RESULT(F, L) \
 	F(u64, status, "200; else what HTTP would have said, and why in error") \
 	F(str, error, "one sentence; empty with 200") \

@@ -113,7 +113,8 @@ static bool give_one(struct legacy *legacy, struct flight *flight)
 	struct cache_object *object = flight_keep_found(flight, buyer, &fields);
 	if (!object)
 		return false;
-	store_put(flights->parts.store, &fields);
+	store_put(flights->parts.store, &fields,
+		buyer->trace && place < TRACED_STEPS ? &buyer->trace->trace : NULL);
 	flights->counters.legacy_elements++;
 	TAILQ_REMOVE(
 		flight->state == FLIGHT_ROUTED ? &buyer->routed : &buyer->wanted, flight, link);

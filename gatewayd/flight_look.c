@@ -5,8 +5,6 @@
 #include "gatewayd/query.h"
 #include "gatewayd/surrogate_keys.h"
 
-#define TRACED_LOOK_UPS 16 /* of one request */
-
 /* ---- Turns ---- */
 
 static void update_turn(struct buyer *buyer, struct flights *flights)
@@ -144,7 +142,7 @@ static bool look_up_trace(struct buyer *buyer, struct trace *trace)
 	if (!buyer->trace)
 		return false;
 	*trace = buyer->trace->trace;
-	trace->sampled = trace->sampled && buyer->traced_look_ups++ < TRACED_LOOK_UPS;
+	trace->sampled = trace->sampled && buyer->traced_look_ups++ < TRACED_STEPS;
 	return true;
 }
 

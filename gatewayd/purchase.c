@@ -26,7 +26,7 @@ struct purchase {
 	uint64_t began_us;
 	struct trace_context trace; /* of the call */
 	struct trace_span *span;    /* until it has ended */
-	bool recorded;
+	bool has_trace, recorded;
 	bool handing_out;
 	bool keep_nothing;
 	char *model;
@@ -82,6 +82,15 @@ static int share_tokens(
 	return 0;
 }
 
+/* NULL: none. */
+static const struct trace *trace_of_put(
+	const struct purchase *purchase, size_t index, struct trace *trace)
+{
+	*trace = purchase->trace.trace;
+	trace->sampled = trace->sampled && index < TRACED_STEPS;
+	return purchase->has_trace ? trace : NULL;
+}
+
 /*
  * Put one vector in memory and in the store. Its time is when it was asked for: a purge in between
  * is later, so that it covers this vector too, everywhere. NULL when out of memory.
@@ -121,7 +130,8 @@ static struct cache_object *keep(struct purchase *purchase, size_t index, uint64
 			.prompt_tokens = tokens,
 			.total_tokens = tokens,
 		};
-		store_put(parts->store, &fields);
+		struct trace trace;
+		store_put(parts->store, &fields, trace_of_put(purchase, index, &trace));
 	}
 	struct cache_object *object = cache_object_new(parts->cache, &info,
 		embedding->source == VECTOR_BASE64 ? CACHE_BASE64 : CACHE_TEXT, text, true);
@@ -223,6 +233,7 @@ static void begin_span(struct purchase *purchase, const struct buyer *payer, int
 	if (!payer->trace)
 		return;
 	purchase->trace = *payer->trace;
+	purchase->has_trace = true;
 	bool buys = owner == PEERS_SELF;
 	snprintf(name, sizeof name, "%s %s", buys ? "embeddings" : "fetch", purchase->model);
 	purchase->span = trace_span_begin(&payer->trace->trace, &purchase->trace.trace,

@@ -50,6 +50,9 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 	const struct purchase_events *events);
 bool purchase_sent(const struct purchase *purchase);
 size_t purchase_size(const struct purchase *purchase);
+/* Look-ups, and puts, of one request that have spans of their own. */
+#define TRACED_STEPS 16
+
 /* The span of the call; NULL when its trace is not recorded. */
 const struct trace *purchase_trace(const struct purchase *purchase);
 /* NULL once its object was handed over, or after purchase_forget(). */

@@ -219,7 +219,10 @@ static void ask(struct sibling *sibling)
 	struct purge *purge = sibling->purge;
 	struct span values[SURROGATE_MAX_KEYS];
 	struct msg_purge_params params;
+	char trace[TRACE_PARENT_LEN + 1];
 	purge_request_params(&purge->request, values, &params);
+	if (purge->request.has_trace)
+		params.trace = span_of(trace_format_text(&purge->request.trace, trace));
 	params.only = true;
 	params.token = span_of(*purge->purger->options.token);
 	rpc_client_wake(sibling->client);

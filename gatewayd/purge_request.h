@@ -24,6 +24,7 @@
 #include "common/digest.h"
 #include "common/messages.h"
 #include "common/span.h"
+#include "common/trace.h"
 #include "gatewayd/api_error.h"
 #include "gatewayd/surrogate_keys.h"
 
@@ -43,6 +44,8 @@ struct purge_request {
 	bool store;
 	uint64_t time_ms; /* 0: now */
 	bool only;        /* this instance alone */
+	bool has_trace;   /* set by who serves it, for siblings that are asked */
+	struct trace trace;
 };
 
 /* "model:NAME" -> NAME; false: the tag is another one, or the name is empty. */

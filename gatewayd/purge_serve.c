@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/messages.h"
 #include "common/rpc.h"
+#include "common/trace_span.h"
 #include "gatewayd/api_error.h"
 #include "gatewayd/gateway.h"
 #include "gatewayd/purge.h"
@@ -18,6 +19,7 @@ struct waiter {
 	struct purge *purge;
 	struct exchange *exchange; /* one of the two */
 	struct rpc_request *request;
+	struct trace_span *span; /* of the latter */
 };
 
 static const char no_store[] = "This gateway has no store (STORE=none); leave X-Purge-Store out.";
@@ -41,23 +43,20 @@ static struct span bearer_token(struct span authorization)
 }
 
 static void log_refusal(
-	struct gateway *gateway, const struct exchange *exchange, const char *reason)
+	struct gateway *gateway, const struct trace *trace, const char *by, const char *reason)
 {
-	char trace[TRACE_PARENT_LEN + 1] = "";
-	if (exchange)
-		trace_format(&exchange->trace, trace);
+	char text[TRACE_PARENT_LEN + 1];
 	gateway->purges_refused++;
-	log_fields(LOG_LEVEL_WARN, *trace ? trace : NULL, "a purge was refused: nothing is purged",
-		LOG_STR("by", exchange ? "http" : "rpc"), LOG_STR("reason", reason));
+	log_fields(LOG_LEVEL_WARN, trace_format_text(trace, text),
+		"a purge was refused: nothing is purged", LOG_STR("by", by),
+		LOG_STR("reason", reason));
 }
 
-static void log_purge(const struct exchange *exchange, const struct purge_request *request)
+static void log_purge(
+	const struct trace *trace, const char *by, const struct purge_request *request)
 {
-	char trace[TRACE_PARENT_LEN + 1] = "";
-	if (exchange)
-		trace_format(&exchange->trace, trace);
-	log_fields(LOG_LEVEL_INFO, *trace ? trace : NULL, "purge",
-		LOG_STR("by", exchange ? "http" : "rpc"),
+	char text[TRACE_PARENT_LEN + 1];
+	log_fields(LOG_LEVEL_INFO, trace_format_text(trace, text), "purge", LOG_STR("by", by),
 		LOG_STR("scope", purge_scope_name(request->scope)),
 		LOG_BOOL("store", request->store),
 		LOG_SPAN("value", request->scope == PURGE_TAG    ? request->tags[0]
@@ -106,6 +105,7 @@ static void on_abort(void *arg)
 {
 	struct waiter *waiter = arg;
 	purge_forget(waiter->purge);
+	trace_span_end(&waiter->span);
 	free(waiter);
 }
 
@@ -114,7 +114,7 @@ static const struct exchange_events exchange_events = {.on_abort = on_abort};
 static void refuse(struct gateway *gateway, struct exchange *exchange, const char *sentence)
 {
 	struct api_error error;
-	log_refusal(gateway, exchange, sentence);
+	log_refusal(gateway, &exchange->trace, "http", sentence);
 	api_error_set(&error, 403, NULL, "purge_forbidden", "%s", sentence);
 	api_error_respond(exchange, &error, NULL);
 }
@@ -157,7 +157,9 @@ void purge_serve(struct gateway *gateway, struct exchange *exchange)
 	struct waiter *waiter = calloc(1, sizeof *waiter);
 	if (waiter) {
 		*waiter = (struct waiter){.gateway = gateway, .exchange = exchange};
-		log_purge(exchange, &request);
+		request.has_trace = true;
+		request.trace = exchange->trace;
+		log_purge(&exchange->trace, "http", &request);
 		waiter->purge = purge_start(gateway->purger, &request, on_http_done, waiter);
 	}
 	if (!waiter || !waiter->purge) {
@@ -192,6 +194,10 @@ static void on_rpc_done(const struct purge_result *result, void *arg)
 		.results = {.items = targets, .count = result->n},
 	};
 	msg_purge_reply(waiter->request, &message);
+	trace_span_int(waiter->span, "gateway.purge.objects", (int64_t)result->purged);
+	if (result->failed)
+		trace_span_fail(waiter->span, "incomplete", result->error);
+	trace_span_end(&waiter->span);
 	free(waiter);
 }
 
@@ -221,11 +227,15 @@ static void serve_rpc(struct rpc_request *rpc, struct span packed, void *arg)
 	struct msg_purge_params params;
 	struct purge_request request;
 	struct api_error error;
+	struct trace trace;
 	if (msg_purge_serve_params(rpc, packed, &params) < 0)
 		return;
+	struct trace_span *span = trace_span_enter(params.trace, &trace, SPAN_LITERAL("purge"));
+	trace_span_str(span, "gateway.purge.scope", params.scope);
 	const char *why_not = may_not_purge(gateway, rpc, params.token);
 	if (why_not) {
-		log_refusal(gateway, NULL, why_not);
+		log_refusal(gateway, &trace, "rpc", why_not);
+		trace_span_fail(span, "refused", why_not);
 		reply_error(rpc, 403, why_not);
 		goto out;
 	}
@@ -239,9 +249,11 @@ static void serve_rpc(struct rpc_request *rpc, struct span packed, void *arg)
 	}
 	struct waiter *waiter = calloc(1, sizeof *waiter);
 	if (waiter) {
-		*waiter = (struct waiter){.gateway = gateway, .request = rpc};
+		*waiter = (struct waiter){.gateway = gateway, .request = rpc, .span = span};
+		request.has_trace = true;
+		request.trace = trace;
 		if (!request.only)
-			log_purge(NULL, &request);
+			log_purge(&trace, "rpc", &request);
 		waiter->purge = purge_start(gateway->purger, &request, on_rpc_done, waiter);
 	}
 	if (!waiter || !waiter->purge) {
@@ -250,7 +262,9 @@ static void serve_rpc(struct rpc_request *rpc, struct span packed, void *arg)
 		goto out;
 	}
 	rpc_request_accept(rpc, &request_events, waiter);
+	span = NULL; /* the waiter's */
 out:
+	trace_span_end(&span);
 	msg_purge_params_free(&params);
 }
 

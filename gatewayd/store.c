@@ -123,6 +123,7 @@ static void drop_put(struct store *store, struct store_put_list *list, struct st
 		TAILQ_REMOVE(list, put, place);
 	store->n_puts--;
 	store->put_bytes -= put->queued_bytes;
+	store_put_over(put);
 	free(put);
 }
 
@@ -361,10 +362,10 @@ void store_keep_near(struct store *store, const struct stored_fields *fields)
 		store->backend->keep_near(store, fields);
 }
 
-bool store_put(struct store *store, const struct stored_fields *fields)
+bool store_put(struct store *store, const struct stored_fields *fields, const struct trace *trace)
 {
 	if (store->backend->accept)
-		return store->backend->accept(store, fields);
+		return store->backend->accept(store, fields, trace);
 	size_t data_bytes = fields->model.len + fields->served_model.len + fields->params.len +
 			    fields->vector.len;
 	struct store_put *put = NULL;
@@ -383,6 +384,9 @@ bool store_put(struct store *store, const struct stored_fields *fields)
 	put->fields.params = copy_span(&to, fields->params);
 	put->fields.vector = copy_span(&to, fields->vector);
 	put->queued_bytes = data_bytes;
+	put->has_trace = trace != NULL;
+	if (trace)
+		put->trace = *trace;
 	store->n_puts++;
 	store->put_bytes += data_bytes;
 	TAILQ_INSERT_TAIL(&store->queued, put, place);
@@ -412,7 +416,7 @@ static void pump(struct store *store)
 	struct store_put *put;
 	while (has_slot(store) && (put = TAILQ_FIRST(&store->queued))) {
 		store->probe_due = false;
-		put->began_us = loop_now_us(store->loop);
+		store_put_began(put);
 		TAILQ_REMOVE(&store->queued, put, place);
 		if (store->backend->put(put)) {
 			wait_for_retry(store, put, BUSY_MS);
@@ -471,15 +475,14 @@ static void put_failed(struct store *store, struct store_put *put)
 	store->stats.denied += put->denied;
 	store->stats.no_space += put->error == ENOSPC || put->error == EDQUOT;
 	log_problem(store, &store->put_log, put->denied ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN,
-		"the store cannot be written", &put->fields.key, NULL,
-		reason_of(put->reason, put->error));
-	put->reason = NULL;
+		"the store cannot be written", &put->fields.key,
+		put->has_trace ? &put->trace : NULL, reason_of(put->reason, put->error));
 	if (put->away) {
+		put->reason = NULL;
 		put->away = false;
 		wait_for_server(store, put);
 		return;
 	}
-	put->denied = false;
 	put->attempts++;
 	/* What cannot be encoded today cannot be encoded later. */
 	if (put->attempts >= PUT_ATTEMPTS || put->error == EINVAL) {
@@ -487,6 +490,8 @@ static void put_failed(struct store *store, struct store_put *put)
 		drop_put(store, NULL, put);
 		return;
 	}
+	put->denied = false;
+	put->reason = NULL;
 	struct backoff backoff;
 	backoff_init(&backoff, RETRY_MIN_MS, RETRY_MAX_MS, 4);
 	backoff.attempt = put->attempts;

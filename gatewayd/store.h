@@ -94,9 +94,9 @@ struct store_get *store_get_legacy_start(struct store *store, enum store_layout 
  * for the same get: it is dead by then. */
 void store_get_cancel(struct store_get **get);
 
-/* Store in the background, replacing what is there. Copies all it needs. false: dropped (counted).
- */
-bool store_put(struct store *store, const struct stored_fields *fields);
+/* Store in the background, replacing what is there. Copies all it needs. trace: of what brought it,
+ * for a span and for the log; NULL: none. false: dropped (counted). */
+bool store_put(struct store *store, const struct stored_fields *fields, const struct trace *trace);
 
 /* Same, but where reading is quicker than where it was found: for what a look-up brought in another
  * form. Does nothing in a store without tiers. */

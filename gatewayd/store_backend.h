@@ -51,6 +51,9 @@ struct store_put {
 	uint64_t due_us; /* waiting for a retry */
 	uint64_t began_us;
 	TAILQ_ENTRY(store_put) place;
+	bool has_trace;
+	struct trace trace; /* of what brought it; its own once it has begun */
+	struct trace_span *span;
 
 	/* What the backend did, set before store_put_end(): */
 	int error;          /* errno, 0: stored */
@@ -73,7 +76,8 @@ struct store_backend {
 	/* The get is cancelled: it may end sooner. May be NULL. */
 	void (*cancel)(struct store_get *get);
 	/* In place of the queue, for a store made of others; all four or none. */
-	bool (*accept)(struct store *store, const struct stored_fields *fields);
+	bool (*accept)(
+		struct store *store, const struct stored_fields *fields, const struct trace *trace);
 	void (*keep_near)(struct store *store, const struct stored_fields *fields);
 	void (*drain)(struct store *store); /* then store_drained() */
 	const struct store *(*tier)(const struct store *store, unsigned i);
@@ -136,7 +140,9 @@ void store_get_name(const struct store_get *get, const char *prefix, char name[S
 /* In store_watch.c, for store.c: a look-up begins; what was begun has ended. */
 void store_get_began(struct store_get *get);
 void store_get_seen(struct store_get *get);
+void store_put_began(struct store_put *put); /* an attempt */
 void store_put_seen(const struct store_put *put);
+void store_put_over(struct store_put *put); /* stored or given up */
 void store_get_end(struct store_get *get);
 
 /* In store_epochs.c: */

@@ -57,7 +57,8 @@ static void on_got(enum store_result result, struct stored_object *object, void 
 	if (found)
 		tg->get.object = stored_object_take(object);
 	if (result == STORE_FOUND && tg->in_far)
-		store_put(tiers->near, &tg->get.object.fields);
+		store_put(tiers->near, &tg->get.object.fields,
+			tg->get.has_trace ? &tg->get.trace : NULL);
 	store_get_end(&tg->get);
 }
 
@@ -86,16 +87,17 @@ static void tiers_cancel(struct store_get *get)
 
 /* ---- Put ---- */
 
-static bool tiers_accept(struct store *store, const struct stored_fields *fields)
+static bool tiers_accept(
+	struct store *store, const struct stored_fields *fields, const struct trace *trace)
 {
-	bool near = store_put(tiers_of(store)->near, fields);
-	bool far = store_put(tiers_of(store)->far, fields);
+	bool near = store_put(tiers_of(store)->near, fields, trace);
+	bool far = store_put(tiers_of(store)->far, fields, trace);
 	return near || far;
 }
 
 static void tiers_keep_near(struct store *store, const struct stored_fields *fields)
 {
-	store_put(tiers_of(store)->near, fields);
+	store_put(tiers_of(store)->near, fields, NULL);
 }
 
 static void on_drained(void *arg)

@@ -1,4 +1,4 @@
-/* What is seen of a store at work: the watcher (store.h), and the spans of look-ups. */
+/* What is seen of a store at work: the watcher (store.h), and the spans of look-ups and puts. */
 #include <stdio.h>
 #include <string.h>
 
@@ -33,17 +33,23 @@ static const char *result_name(const struct store_get *get)
 	return get->corrupt ? "corrupt" : names[get->result];
 }
 
-/* (OpenTelemetry's conventions for databases) */
-void store_get_began(struct store_get *get)
+/* (OpenTelemetry's conventions for databases) A backend's steps are below this. */
+static struct trace_span *begin_span(
+	const struct store *store, const char *operation, struct trace *trace)
 {
 	char name[32];
-	const char *kind = get->store->backend->kind;
+	const char *kind = store->backend->kind;
+	snprintf(name, sizeof name, "%s %s", operation, kind);
+	struct trace_span *span = trace_span_begin(trace, trace, TRACE_SPAN_CLIENT, span_of(name));
+	trace_span_text(span, "db.system.name", kind);
+	trace_span_text(span, "db.operation.name", operation);
+	return span;
+}
+
+void store_get_began(struct store_get *get)
+{
 	get->began_us = loop_now_us(get->store->loop);
-	snprintf(name, sizeof name, "get %s", kind);
-	/* A backend's steps are below this. */
-	get->span = trace_span_begin(&get->trace, &get->trace, TRACE_SPAN_CLIENT, span_of(name));
-	trace_span_text(get->span, "db.system.name", kind);
-	trace_span_text(get->span, "db.operation.name", "get");
+	get->span = begin_span(get->store, "get", &get->trace);
 }
 
 void store_get_seen(struct store_get *get)
@@ -58,6 +64,24 @@ void store_get_seen(struct store_get *get)
 		trace_span_fail(
 			get->span, "store_error", get->reason ? get->reason : strerror(get->error));
 	trace_span_end(&get->span);
+}
+
+/* One span for all attempts. */
+void store_put_began(struct store_put *put)
+{
+	put->began_us = loop_now_us(put->store->loop);
+	if (put->has_trace && !put->span)
+		put->span = begin_span(put->store, "put", &put->trace);
+}
+
+void store_put_over(struct store_put *put)
+{
+	trace_span_text(put->span, "gateway.store.result", put->error ? "given_up" : "stored");
+	trace_span_int(put->span, "gateway.store.attempts", put->attempts + !put->error);
+	if (put->error)
+		trace_span_fail(
+			put->span, "store_error", put->reason ? put->reason : strerror(put->error));
+	trace_span_end(&put->span);
 }
 
 void store_put_seen(const struct store_put *put)

@@ -44,9 +44,11 @@ static void fake_cancel(struct store_get *get)
 	n_cancelled++;
 }
 
-static bool fake_accept(struct store *store, const struct stored_fields *fields)
+static bool fake_accept(
+	struct store *store, const struct stored_fields *fields, const struct trace *trace)
 {
 	(void)store;
+	(void)trace;
 	assert_int_equal(fields->dims, 1);
 	n_puts++;
 	return true;

@@ -160,7 +160,7 @@ static inline bool put(struct store *store, unsigned id, uint32_t dims)
 {
 	char *memory = malloc(VECTOR_BASE64_LEN(dims * sizeof(float)));
 	struct stored_fields fields = fields_of(id, dims, memory);
-	bool taken = store_put(store, &fields);
+	bool taken = store_put(store, &fields, NULL);
 	/* All is copied. */
 	memset(memory, '#', VECTOR_BASE64_LEN(dims * sizeof(float)));
 	free(memory);

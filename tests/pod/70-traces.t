@@ -13,7 +13,7 @@ use IPC::Open2;
 my $node = "$FindBin::Bin/../lib/node";
 my $M = 'text-embedding-3-small';
 my $otlp = EG::Otlp->new;
-my $pod = EG::Pod->new(env => { $otlp->env, OTEL_RESOURCE_ATTRIBUTES => 'deployment.environment.name=te%73t,a=b' });
+my $pod = EG::Pod->new(env => { $otlp->env, PURGE_TOKEN => 'purge-secret', OTEL_RESOURCE_ATTRIBUTES => 'deployment.environment.name=te%73t,a=b' });
 my $openai = $pod->openai;
 my $n = 0;
 
@@ -57,7 +57,7 @@ subtest 'an SDK buys' => sub {
 	is json_decode(scalar <$out>)->{cache}, 'MISS', 'bought';
 	waitpid $pid, 0;
 	my @spans = trace_of($id, $otlp->wait_spans(ended($id)));
-	wait_for { @spans = trace_of($id, $otlp->spans); named(qr/^fetch/, @spans) >= 2 && named(qr/^request$/, @spans) } 'the whole trace';
+	wait_for { @spans = trace_of($id, $otlp->spans); named(qr/^fetch/, @spans) >= 2 && named(qr/^request$/, @spans) && named(qr/^put/, @spans) == 8 } 'the whole trace';
 	ok connected(@spans), 'one connected trace' or diag explain \@spans;
 	my @chains = map { chain($_, @spans) } @spans;
 	my $front = 'hashd POST /v1/embeddings > hashd request > gatewayd POST /v1/embeddings';
@@ -66,6 +66,8 @@ subtest 'an SDK buys' => sub {
 		[ 'the memory of elements', " > gatewayd look up elements in memory" ],
 		[ 'the store', ' > gatewayd get dir' ],
 		[ 'the provider', " > gatewayd embeddings $M > gatewayd POST" ],
+		[ 'what was bought goes to the store', " > gatewayd embeddings $M > gatewayd put dir" ],
+		[ 'that of the other instance as well', " > gatewayd fetch > gatewayd fetch /v1/embeddings > gatewayd embeddings $M > gatewayd put dir" ],
 		[ 'the store of the other instance', ' > gatewayd fetch > gatewayd fetch /v1/embeddings > gatewayd get dir' ],
 		[ 'the provider by the other instance', " > gatewayd fetch > gatewayd fetch /v1/embeddings > gatewayd embeddings $M > gatewayd POST" ]) {
 		ok scalar(grep { $_ eq "$front$step->[1]" } @chains), $step->[0] or diag explain \@chains;
@@ -156,6 +158,45 @@ subtest 'errors' => sub {
 	is $attempt->{attributes}{'error.type'}, '400', 'with the status';
 	my ($server) = named(qr/^POST \//, @spans);
 	ok !$server->{status}, 'for a server, 400 is no error of its own';
+};
+
+subtest 'a purge' => sub {
+	my ($id, $traceparent) = traceparent();
+	my $broadcaster = daemon('broadcasterd', http => 1, rpc => 'broadcasterd.sock', env => { $otlp->env, PURGE_TOKEN => 'purge-secret',
+		BROADCASTERD_TARGETS => $pod->gatewayd(0)->address });
+	is http('PURGE', $broadcaster->url . '/v1/models', [ Traceparent => $traceparent, Tracestate => 'vendor=x' ])->{status}, 200, 'everybody has purged';
+	my @spans;
+	$otlp->wait_spans(sub { @spans = trace_of($id, @_); @spans >= 7 + 2 });
+	ok connected(@spans), 'one connected trace' or diag explain \@spans;
+	my %n;
+	$n{ chain($_, @spans) }++ for @spans;
+	my $top = 'broadcasterd PURGE';
+	is $n{$top}, 1, 'the broadcast';
+	is $n{"$top > broadcasterd purge > gatewayd purge"}, 2, 'two instances over RPC';
+	is $n{"$top > broadcasterd PURGE > gatewayd PURGE /v1/models"} // $n{"$top > broadcasterd PURGE > gatewayd PURGE"}, 1, 'one over HTTP' or diag explain \%n;
+	my ($server) = grep { $_->{kind} == 2 && $_->{resource}{'service.name'} eq 'broadcasterd' } @spans;
+	is_deeply [ @{ $server->{attributes} }{qw(http.response.status_code gateway.purge.targets gateway.purge.scope)} ], [ 200, 3, 'path' ], 'its attributes';
+	my ($line) = grep { $_->{body} eq 'purge' } $broadcaster->log_lines;
+	is $line->{traceid}, $id, 'its line in the log';
+	is $line->{spanid}, $server->{spanId}, 'with the span';
+	for my $i (0, 1) {
+		my @lines = grep { $_->{body} eq 'purge' && $_->{traceid} eq $id } $pod->gatewayd($i)->log_lines;
+		cmp_ok scalar(@lines), '>', 0, "and that of gatewayd.$i";
+	}
+	# One that cannot be told: its delivery has failed, and is not told by a span again and again.
+	($id, $traceparent) = traceparent();
+	$pod->gatewayd(1)->signal('STOP');
+	my $late = daemon('broadcasterd', http => 1, rpc => 'late.sock', allow => qr/not purged/, env => { $otlp->env, PURGE_TOKEN => 'purge-secret', BROADCASTERD_TIMEOUT => '200ms',
+		BROADCASTERD_CONNECT_TIMEOUT => '100ms', BROADCASTERD_RETRY_INTERVAL => '20ms' });
+	is http('PURGE', $late->url . '/v1/models', [ Traceparent => $traceparent ])->{status}, 502, 'not all have purged';
+	$pod->gatewayd(1)->signal('CONT');
+	$late->wait_log(qr/"pending purge ended"/);
+	@spans = trace_of($id, $otlp->wait_spans(sub { grep { $_->{name} eq 'PURGE' } trace_of($id, @_) }));
+	my @failed = grep { $_->{status} && $_->{attributes}{'error.type'} eq 'timeout' } @spans;
+	cmp_ok scalar(@failed), '>=', 1, 'a delivery that failed';
+	is scalar(grep { $_->{name} eq 'purge' && $_->{resource}{'service.name'} eq 'broadcasterd' } @spans), 2, 'one span for each target, however often it is told';
+	($line) = grep { $_->{body} eq 'pending purge ended' } $late->log_lines;
+	is $line->{traceid}, $id, 'whose end is found by the trace as well';
 };
 
 $pod->restart;
