@@ -12,6 +12,7 @@
 
 #include "common/daemon.h"
 #include "common/log.h"
+#include "common/resolve.h"
 #include "redisproxy/client.h"
 #include "redisproxy/cluster.h"
 #include "redisproxy/hotkeys.h"
@@ -203,7 +204,8 @@ struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *con
 	deferred_init(&proxy->turn, on_turn, proxy);
 	proxy->commands = commands_new(daemon_metrics(daemon));
 	proxy->sweep_timer = timer_new(proxy->loop, on_sweep, proxy);
-	if (make_tls(proxy) < 0)
+	proxy->resolver = resolver_new(proxy->loop);
+	if (!proxy->resolver || make_tls(proxy) < 0)
 		goto fail;
 	proxy->writer = server_new(
 		proxy, conf->mode == CONF_SENTINEL ? "" : conf->remote_address, SERVER_WRITER);
@@ -281,6 +283,7 @@ void proxy_free(struct proxy **proxy_)
 	sentinel_free(&proxy->sentinel);
 	server_free(&proxy->reader);
 	server_free(&proxy->writer);
+	resolver_free(&proxy->resolver);
 	tls_free(&proxy->tls);
 	waiting_free(proxy);
 	timer_free(&proxy->sweep_timer);

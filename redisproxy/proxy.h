@@ -34,6 +34,7 @@ struct cluster;
 struct place;
 struct upstream;
 struct pool;
+struct resolver;
 struct sentinel;
 struct server;
 struct tls;
@@ -51,6 +52,7 @@ struct proxy {
 	struct cluster *cluster;        /* NULL: no cluster; then the writer is its seed */
 	struct sentinel *sentinel;      /* NULL: none */
 	struct tls *tls;                /* NULL: none */
+	struct resolver *resolver;
 	struct zone zone;
 	uint64_t epoch; /* of the cluster's map and connections */
 	struct place *astray, **astray_end;

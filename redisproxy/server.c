@@ -10,11 +10,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <event2/dns.h>
-#include <event2/event.h>
 #include <event2/util.h>
 
 #include "common/log.h"
+#include "common/resolve.h"
 #include "common/retry.h"
 #include "redisproxy/control.h"
 #include "redisproxy/proxy.h"
@@ -25,6 +24,7 @@
 #define BACKOFF_MIN_MS  20
 #define BACKOFF_MAX_MS  1000
 #define LOOKUP_AGAIN_US 1000000
+#define LOOKUP_MS       5000
 
 struct address {
 	union {
@@ -42,8 +42,7 @@ struct server {
 	struct server *next, **prev; /* all */
 	char *text, *host, *port;
 	bool is_fixed; /* a number or a path: nothing to look up */
-	struct evdns_base *dns;
-	struct evdns_getaddrinfo_request *lookup;
+	struct resolve_lookup *lookup;
 	uint64_t looked_up_us;
 	struct address addresses[MAX_ADDRESSES];
 	unsigned n, next_address;
@@ -63,42 +62,48 @@ static void add_address(struct server *server, const struct sockaddr *address, s
 	to->len = len;
 }
 
-static void on_looked_up(int result, struct evutil_addrinfo *found, void *arg)
+/* The numeric host with the server's port; NULL when it is none. For evutil_freeaddrinfo(). */
+static struct evutil_addrinfo *numeric(const struct server *server, const char *host)
+{
+	struct evutil_addrinfo *found = NULL, hints = {.ai_family = AF_UNSPEC,
+						      .ai_socktype = SOCK_STREAM,
+						      .ai_flags = EVUTIL_AI_NUMERICHOST};
+
+	return evutil_getaddrinfo(host, server->port, &hints, &found) == 0 ? found : NULL;
+}
+
+static void on_looked_up(const struct resolve_result *result, void *arg)
 {
 	struct server *server = arg;
 
 	server->lookup = NULL;
-	if (result == EVUTIL_EAI_CANCEL)
-		return;
-	if (result != 0) {
-		log_warn("%s cannot be looked up: %s", server->text, evutil_gai_strerror(result));
+	/* What was known stays. */
+	if (result->outcome != RESOLVE_OK) {
+		log_warn("%s cannot be looked up: %s", server->text, result->detail);
 		return;
 	}
 	server->n = server->next_address = 0;
 	for (int near = 1; near >= 0; near--)
-		for (struct evutil_addrinfo *a = found; a; a = a->ai_next)
-			if (zone_has(&server->proxy->zone, a->ai_addr) == near)
+		for (size_t i = 0; i < result->count; i++) {
+			struct evutil_addrinfo *a = numeric(server, result->addresses[i]);
+
+			if (a && zone_has(&server->proxy->zone, a->ai_addr) == near)
 				add_address(server, a->ai_addr, (socklen_t)a->ai_addrlen);
-	evutil_freeaddrinfo(found);
+			if (a)
+				evutil_freeaddrinfo(a);
+		}
 }
 
 static void look_up(struct server *server)
 {
-	struct evutil_addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
 	uint64_t now = loop_now_us(server->proxy->loop);
 
 	if (server->is_fixed || server->lookup ||
 		(server->looked_up_us && now - server->looked_up_us < LOOKUP_AGAIN_US))
 		return;
 	server->looked_up_us = now;
-	if (!server->dns)
-		server->dns = evdns_base_new(loop_base(server->proxy->loop),
-			EVDNS_BASE_INITIALIZE_NAMESERVERS | EVDNS_BASE_DISABLE_WHEN_INACTIVE);
-	if (!server->dns)
-		return;
-	/* NULL also when it was answered at once, from the file of hosts. */
-	server->lookup = evdns_getaddrinfo(
-		server->dns, server->host, server->port, &hints, on_looked_up, server);
+	server->lookup = resolve_start(
+		server->proxy->resolver, server->host, LOOKUP_MS, on_looked_up, server);
 }
 
 static int split(struct server *server)
@@ -127,11 +132,9 @@ static int split(struct server *server)
 	server->port = strdup(colon ? colon + 1 : "6379");
 	if (!server->host || !server->port)
 		return -1;
-	struct evutil_addrinfo *found = NULL, hints = {.ai_family = AF_UNSPEC,
-						      .ai_socktype = SOCK_STREAM,
-						      .ai_flags = EVUTIL_AI_NUMERICHOST};
+	struct evutil_addrinfo *found = numeric(server, server->host);
 
-	if (evutil_getaddrinfo(server->host, server->port, &hints, &found) == 0 && found) {
+	if (found) {
 		add_address(server, found->ai_addr, (socklen_t)found->ai_addrlen);
 		evutil_freeaddrinfo(found);
 		server->is_fixed = true;
@@ -182,10 +185,7 @@ void server_free(struct server **server_)
 		return;
 	*server_ = NULL;
 	control_free(&server->control);
-	if (server->lookup)
-		evdns_getaddrinfo_cancel(server->lookup);
-	if (server->dns)
-		evdns_base_free(server->dns, 1);
+	resolve_cancel(&server->lookup);
 	*server->prev = server->next;
 	if (server->next)
 		server->next->prev = server->prev;
@@ -215,9 +215,7 @@ int server_set_address(struct server *server, const char *address)
 		free(fresh.port);
 		return -1;
 	}
-	if (server->lookup)
-		evdns_getaddrinfo_cancel(server->lookup);
-	server->lookup = NULL;
+	resolve_cancel(&server->lookup);
 	free(server->text);
 	free(server->host);
 	free(server->port);
@@ -331,6 +329,8 @@ void server_connected(struct server *server)
 
 void server_refresh(struct server *server)
 {
+	/* One that is under way may bring what was true before. */
+	resolve_cancel(&server->lookup);
 	server->looked_up_us = 0;
 	look_up(server);
 	control_reconnect(server->control);

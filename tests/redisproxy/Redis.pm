@@ -4,7 +4,7 @@ package Redis;
 #
 #   my $redis = Redis::server();                      # skips the test when there is no redis-server
 #   my $proxy = Redis::proxy($redis, args => [...]);  # $proxy->redis_port
-#   my $c = Redis->new($proxy->redis_port);           # or ->new($port, timeout => 5)
+#   my $c = Redis->new($proxy->redis_port);           # or ->new($port, host => $address)
 #   $c->cmd('SET', 'a', 1)                            # 'OK'; errors are Redis::Error objects
 #   $c->put('GET', 'a'); $c->get                      # pipelines
 
@@ -33,8 +33,8 @@ sub free_port
 # Is it this server that answers there?
 sub answers
 {
-	my ($port, $dir) = @_;
-	my $c = eval { Redis->new($port) } // return;
+	my ($host, $port, $dir) = @_;
+	my $c = eval { Redis->new($port, host => $host) } // return;
 	my $reply = eval { $c->cmd('CONFIG', 'GET', 'dir') } // return;
 	return ref $reply eq 'ARRAY' && $reply->[1] =~ /\Q$dir\E$/;
 }
@@ -47,22 +47,23 @@ sub server
 	my $binary = binary() // plan(skip_all => 'no redis-server here');
 	my $dir = test_path('redis-' . $n++);
 	mkdir $dir;
+	my $host = $o{host} // '127.0.0.1';
 	for my $try (1 .. 5) {
 		my $port = $o{port} // free_port();
 		# The bus of a cluster has a port of its own, which by default could be too high a number.
 		my $bus = $o{bus_port} // free_port();
 		my @bus = $o{cluster} ? ('--cluster-port', $bus) : ();
 		my $p = eval {
-			my $p = process("redis$n", [ $binary, '--port', $port, '--bind', '127.0.0.1', '--save', '', '--dir', $dir,
+			my $p = process("redis$n", [ $binary, '--port', $port, '--bind', $host, '--save', '', '--dir', $dir,
 				'--appendonly', 'no', '--repl-diskless-sync-delay', '0', '--logfile', '', '--daemonize', 'no', @bus, @{ $o{args} // [] } ],
 				ready => 0, exit => $o{exit} // qr/^(?:0|1|9|15)$/, stop_ms => 5000);
-			wait_for { !$p->running || answers($port, $dir) } 'redis-server';
+			wait_for { !$p->running || answers($host, $port, $dir) } 'redis-server';
 			die "taken\n" if !$p->running;
 			$p;
 		};
 		next if !$p && !$o{port};
 		die $@ if !$p;
-		@$p{qw(redis_port bus_port)} = ($port, $bus);
+		@$p{qw(redis_host redis_port bus_port)} = ($host, $port, $bus);
 		return bless $p, 'Redis::Process';
 	}
 	die 'no redis-server';
@@ -74,11 +75,13 @@ sub proxy
 	my $listen = listen_tcp();
 	my @reader = $o{reader} ? ('--reader-routing', '--reader-remote-address=127.0.0.1:' . $o{reader}->redis_port) : ();
 	my $to = ref $writer ? '127.0.0.1:' . $writer->redis_port : $writer;
-	my $p = daemon('redisproxy', http => 1, rpc => 'redisproxy' . $n++ . '.sock', sockets => [ [ 'redis', $listen ] ],
-		allow => $o{allow},
+	my @how = (http => 1, rpc => 'redisproxy' . $n++ . '.sock', sockets => [ [ 'redis', $listen ] ], allow => $o{allow},
 		# It serves on until its clients leave, and those of a test often stay longer.
 		env => { LAMEDUCK => 0, TERMINATION_GRACE_PERIOD => '500ms', %{ $o{env} // {} } },
 		args => [ "--remote-address=$to", @reader, @{ $o{args} // [] } ]);
+	# With a file of hosts of its own.
+	my $p = !$o{hosts} ? daemon('redisproxy', @how) : process('redisproxy', [ 'unshare', '-m', '--', 'sh', '-c',
+		'mount --bind "$0" /etc/hosts && exec "$@"', $o{hosts}, eg_bin('redisproxy') ], @how);
 	$p->{redis_port} = $listen->sockport;
 	return bless $p, 'Redis::Process';
 }
@@ -98,7 +101,7 @@ sub flood
 sub new
 {
 	my ($class, $port, %o) = @_;
-	my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => $EG::Test::TIMEOUT)
+	my $s = IO::Socket::INET->new(PeerAddr => $o{host} // '127.0.0.1', PeerPort => $port, Timeout => $EG::Test::TIMEOUT)
 		// die "connect to $port: $!";
 	setsockopt $s, IPPROTO_TCP, TCP_NODELAY, 1;
 	binmode $s;
@@ -178,7 +181,7 @@ sub is_error { return ref $_[0] eq 'Redis::Error' ? ${ $_[0] } : undef }
 package Redis::Process;
 our @ISA = ('EG::Process');
 sub redis_port { return $_[0]{redis_port} }
-sub client { my ($self) = @_; return Redis->new($self->{redis_port}) }
+sub client { my ($self) = @_; return Redis->new($self->{redis_port}, host => $self->{redis_host}) }
 
 sub metric
 {
