@@ -32,15 +32,16 @@ static const char *run_dir(void)
 
 /* ---- what printing takes ---- */
 
-/* What one process printed, as it is; of several, every line with its name. */
-static enum ctl_exit run_tail(
-	const struct ctl_options *options, struct session *session, char **names, int n_names)
+/* What these printed, every line with its name where that is asked for, or where there are several.
+ */
+static enum ctl_exit show_output(const struct ctl_options *options, struct session *session,
+	char **names, int n_names, const char *stream, bool named)
 {
 	struct strings labels;
 	enum ctl_exit exit = programs_find(session, names, n_names, &labels);
 	struct logs_options wanted = {.follow = ctl_options_has(options, CTL_OPTION_FOLLOW),
-		.stream = ctl_options_has(options, CTL_OPTION_STDERR) ? "stderr" : "stdout",
-		.prefix = labels.n > 1,
+		.stream = ctl_options_has(options, CTL_OPTION_STDERR) ? "stderr" : stream,
+		.prefix = named || labels.n > 1,
 		.color = options->color,
 		.bytes = options->bytes};
 	if (exit == CTL_OK)
@@ -49,21 +50,16 @@ static enum ctl_exit run_tail(
 	return exit;
 }
 
-/* Of all, or of these; every line with the name of its program. */
+static enum ctl_exit run_tail(
+	const struct ctl_options *options, struct session *session, char **names, int n_names)
+{
+	return show_output(options, session, names, n_names, "stdout", false);
+}
+
 static enum ctl_exit run_logs(
 	const struct ctl_options *options, struct session *session, char **names, int n_names)
 {
-	struct strings labels;
-	enum ctl_exit exit = programs_find(session, names, n_names, &labels);
-	struct logs_options wanted = {.follow = ctl_options_has(options, CTL_OPTION_FOLLOW),
-		.stream = ctl_options_has(options, CTL_OPTION_STDERR) ? "stderr" : "all",
-		.prefix = true,
-		.color = options->color,
-		.bytes = options->bytes};
-	if (exit == CTL_OK)
-		exit = logs_show(session, &wanted, labels.items, labels.n);
-	strings_free(&labels);
-	return exit;
+	return show_output(options, session, names, n_names, "all", true);
 }
 
 static enum ctl_exit run_top(

@@ -91,37 +91,46 @@ enum ctl_exit programs_status(
 	return late ? CTL_TIMEOUT : result;
 }
 
-static enum ctl_exit change(const char *method, const struct ctl_options *options,
-	struct session *session, char **names, int n_names)
+/* Ask for something to be done, and show what has become of the programs. */
+static enum ctl_exit change(const char *method, const struct msg_schema *schema, const void *params,
+	const struct ctl_options *options, struct session *session)
 {
 	struct buf answer = BUF_INIT(ANSWER_MAX_BYTES);
-	struct msg_programs_params params = {.names = make_names(names, n_names),
-		.wait = !ctl_options_has(options, CTL_OPTION_NO_WAIT)};
-	enum ctl_exit result = session_ask(session, method, msg_programs_params_schema(), &params,
-		options->timeout_ms, false, &answer);
+	enum ctl_exit result = session_ask(
+		session, method, schema, params, options->timeout_ms, false, &answer);
 	if (result == CTL_OK)
 		result = show(options, &answer, false);
-	free(params.names.items);
 	buf_free(&answer);
+	return result;
+}
+
+static enum ctl_exit change_programs(const char *method, const struct ctl_options *options,
+	struct session *session, char **names, int n_names)
+{
+	struct msg_programs_params params = {.names = make_names(names, n_names),
+		.wait = !ctl_options_has(options, CTL_OPTION_NO_WAIT)};
+	enum ctl_exit result = change(
+		method, msg_programs_params_schema(), &params, options, session);
+	free(params.names.items);
 	return result;
 }
 
 enum ctl_exit programs_start(
 	const struct ctl_options *options, struct session *session, char **names, int n_names)
 {
-	return change("start", options, session, names, n_names);
+	return change_programs("start", options, session, names, n_names);
 }
 
 enum ctl_exit programs_stop(
 	const struct ctl_options *options, struct session *session, char **names, int n_names)
 {
-	return change("stop", options, session, names, n_names);
+	return change_programs("stop", options, session, names, n_names);
 }
 
 enum ctl_exit programs_restart(
 	const struct ctl_options *options, struct session *session, char **names, int n_names)
 {
-	return change("restart", options, session, names, n_names);
+	return change_programs("restart", options, session, names, n_names);
 }
 
 enum ctl_exit programs_signal(
@@ -132,15 +141,11 @@ enum ctl_exit programs_signal(
 		fprintf(stderr, "podctl: no such signal: %s\n", names[0]);
 		return CTL_USAGE;
 	}
-	struct buf answer = BUF_INIT(ANSWER_MAX_BYTES);
 	struct msg_signal_params params = {
 		.names = make_names(names + 1, n_names - 1), .signal = span_of(names[0])};
-	enum ctl_exit result = session_ask(session, "signal", msg_signal_params_schema(), &params,
-		options->timeout_ms, false, &answer);
-	if (result == CTL_OK)
-		result = show(options, &answer, false);
+	enum ctl_exit result = change(
+		"signal", msg_signal_params_schema(), &params, options, session);
 	free(params.names.items);
-	buf_free(&answer);
 	return result;
 }
 
