@@ -110,7 +110,8 @@ static void begin_stop(struct daemon *d)
 	if (d->state >= LAMEDUCK)
 		return;
 	notify_send("STOPPING=1");
-	timer_arm(d->grace, (uint64_t)d->conf->grace_ms);
+	if (!d->options.spec->own_stop_times)
+		timer_arm(d->grace, (uint64_t)d->conf->grace_ms);
 	if (d->conf->lameduck_ms == 0) {
 		begin_drain(d);
 		return;

@@ -106,10 +106,19 @@ static void print_reference(const struct daemon_options *o, enum config_action a
 
 static void build_tables(struct daemon_options *o)
 {
-	memcpy(o->common, common_rows, sizeof common_rows);
 	snprintf(o->rpc_socket_env, sizeof o->rpc_socket_env, "%sRPC_SOCKET", o->spec->env_prefix);
-	o->common[1].env = o->rpc_socket_env;
 	unsigned n = 0;
+	for (const struct config_row *row = common_rows; row->flag; row++) {
+		bool stop_time = row->offset == COMMON(lameduck_ms) ||
+				 row->offset == COMMON(grace_ms);
+		if (stop_time && o->spec->own_stop_times)
+			continue;
+		o->common[n] = *row;
+		if (row->offset == COMMON(rpc_socket))
+			o->common[n].env = o->rpc_socket_env;
+		n++;
+	}
+	n = 0;
 	if (o->spec->rows)
 		o->tables[n++] = o->spec->rows;
 	o->tables[n] = o->common;

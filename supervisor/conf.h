@@ -7,6 +7,7 @@
 struct supervisor_conf {
 	struct daemon_conf common;
 	char *config;
+	int64_t shutdown_timeout_ms; /* 0: none */
 };
 
 extern const struct config_row supervisor_rows[];

@@ -74,9 +74,12 @@ static const char *error_of(
 		return "not running: no signal was sent";
 	if (!pod_is_settled(control->pod, process))
 		return "";
-	if ((operation == START || operation == RESTART) && !pod_is_well(control->pod, process))
+	if (operation != START && operation != RESTART && operation != RELOAD)
+		return "";
+	if (!pod_is_well(control->pod, process))
 		return process->start_pending ? "what it depends on is not up" : process->reason;
-	return "";
+	/* A reload may leave it down (autostart=false); who asked for a start may not. */
+	return process->state == STATE_STOPPED && operation != RELOAD ? "stopped meanwhile" : "";
 }
 
 /* text: its description, borrowed by the message. */
@@ -174,7 +177,7 @@ static void answer_reload(struct waiter *waiter)
 			const char *label = process->config->label;
 			bool is_new = is_named(&changes->added, label) ||
 				      is_named(&changes->changed, label);
-			fill_program(control, process, is_new ? START : STATUS, listing.texts[i],
+			fill_program(control, process, is_new ? RELOAD : STATUS, listing.texts[i],
 				sizeof *listing.texts, &listing.programs[i]);
 		}
 		result.programs = (struct msg_program_list){listing.programs, n};

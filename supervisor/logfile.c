@@ -7,13 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "common/log.h"
+
+#define TELL_AGAIN_S 60
 
 struct logfile {
 	char *path;
 	int fd; /* -1: could not be made again */
 	bool regular;
 	uint64_t size, max_bytes, lost;
+	bool losing;
+	time_t told; /* when that was said last; 0: never */
 	unsigned backups;
 };
 
@@ -74,11 +81,32 @@ static void rotate(struct logfile *file)
 		file->fd = -1;
 }
 
+static void lose(struct logfile *file, size_t len_bytes)
+{
+	int error = errno;
+	file->lost += len_bytes;
+	if (file->losing)
+		return;
+	file->losing = true;
+	/* A disk at its limit takes some and refuses some. */
+	if (file->told && time(NULL) - file->told < TELL_AGAIN_S)
+		return;
+	file->told = time(NULL);
+	log_error("cannot write %s: %s; what goes there is lost", file->path, strerror(error));
+}
+
+static void regain(struct logfile *file)
+{
+	file->losing = false;
+	log_info("%s takes output again; %llu bytes are lost", file->path,
+		(unsigned long long)file->lost);
+}
+
 void logfile_write(struct logfile *file, const void *data, size_t len_bytes)
 {
 	const char *at = data;
 	if (file->fd < 0 && open_path(file) < 0) {
-		file->lost += len_bytes;
+		lose(file, len_bytes);
 		return;
 	}
 	while (len_bytes) {
@@ -86,13 +114,15 @@ void logfile_write(struct logfile *file, const void *data, size_t len_bytes)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
-			file->lost += len_bytes;
+			lose(file, len_bytes);
 			break;
 		}
 		at += n;
 		len_bytes -= (size_t)n;
 		file->size += (uint64_t)n;
 	}
+	if (file->losing && !len_bytes)
+		regain(file);
 	if (file->regular && file->max_bytes && file->size >= file->max_bytes)
 		rotate(file);
 }

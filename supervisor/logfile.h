@@ -14,7 +14,8 @@ struct logfile;
 /* max_bytes 0: no rotation. NULL with a sentence in error. */
 struct logfile *logfile_open(
 	const char *path, uint64_t max_bytes, unsigned backups, char *error, size_t error_size);
-/* What cannot be written (a full disk) is lost, and counted. */
+/* What cannot be written (a full disk) is lost and counted; the log says so when it begins and when
+ * it is over, but not every few seconds. */
 void logfile_write(struct logfile *file, const void *data, size_t len_bytes);
 /* Make it anew under its name when that was renamed or deleted. */
 void logfile_reopen(struct logfile *file);

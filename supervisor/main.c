@@ -34,6 +34,8 @@ struct supervisor {
 	struct control *control;
 	const char *config_path;
 	uint64_t stop_signal_us; /* the first one; 0: none */
+	struct timer *shutdown_timer;
+	int64_t shutdown_timeout_ms;
 	enum pod_exit exit;
 	bool stopped;
 };
@@ -149,13 +151,25 @@ static void on_reload(void *arg)
 	pod_forward_signal(s->pod, SIGHUP);
 }
 
+static void shutdown_late(void *arg)
+{
+	struct supervisor *s = arg;
+	log_warn("not all have stopped within %lld ms: what is still there is killed",
+		(long long)s->shutdown_timeout_ms);
+	pod_stop(s->pod);
+}
+
 static void on_drain(void *arg)
 {
 	struct supervisor *s = arg;
-	if (s->stopped)
+	if (s->stopped) {
 		daemon_drained(s->daemon);
-	else if (!pod_is_stopping(s->pod))
+		return;
+	}
+	if (!pod_is_stopping(s->pod))
 		pod_stop(s->pod);
+	if (s->shutdown_timeout_ms)
+		timer_arm(s->shutdown_timer, (uint64_t)s->shutdown_timeout_ms);
 }
 
 static void pod_stopped(enum pod_exit exit, void *arg)
@@ -196,7 +210,9 @@ int main(int argc, char **argv)
 		.rows = supervisor_rows,
 		.conf_size = sizeof(struct supervisor_conf),
 		.check = check,
-		.families = stats_families};
+		.families = stats_families,
+		/* It serves nobody from outside, and its programs have their own times. */
+		.own_stop_times = true};
 	static const struct daemon_events daemon_events = {
 		.on_reload = on_reload, .on_drain = on_drain};
 	static const struct pod_events pod_events = {
@@ -212,9 +228,6 @@ int main(int argc, char **argv)
 
 	spawn_remember_limits();
 	s.daemon = daemon_start(&spec, &conf, argc, argv);
-	/* A supervisor serves nobody from outside, and its programs have their own times. */
-	conf.common.lameduck_ms = 0;
-	conf.common.grace_ms = INT64_MAX / 1000000;
 	if (listen_make_dir(conf.common.run_dir) < 0)
 		die(EX_CANTCREAT, "cannot make %s: %s", conf.common.run_dir, strerror(errno));
 	publish_run_dir(&conf);
@@ -228,9 +241,11 @@ int main(int argc, char **argv)
 	if (!s.pod)
 		die(EX_OSERR, "%s", error);
 	s.config_path = conf.config;
+	s.shutdown_timeout_ms = conf.shutdown_timeout_ms;
+	s.shutdown_timer = timer_new(daemon_loop(s.daemon), shutdown_late, &s);
 	s.control = control_new(server, s.pod, &control_events, &s);
 	struct stats *stats = stats_new(daemon_metrics(s.daemon), s.pod);
-	if (!s.control || !stats)
+	if (!s.control || !stats || !s.shutdown_timer)
 		die(EX_OSERR, "out of memory");
 	watch_signals(&s, events);
 	pod_start(s.pod);
@@ -239,6 +254,7 @@ int main(int argc, char **argv)
 
 	for (size_t i = 0; i < N_SIGNALS; i++)
 		event_free(events[i]);
+	timer_free(&s.shutdown_timer);
 	pod_free(&s.pod);
 	daemon_stop(&s.daemon);
 	control_free(&s.control);

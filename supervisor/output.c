@@ -315,6 +315,11 @@ int output_fd(const struct output *output)
 	return output->write_fd;
 }
 
+uint64_t output_lost_bytes(const struct output *output)
+{
+	return output->file ? logfile_lost_bytes(output->file) : 0;
+}
+
 const char *output_path(const struct output *output)
 {
 	return output->file ? output->path : NULL;

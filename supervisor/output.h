@@ -50,6 +50,8 @@ void output_recent(const struct output *output, size_t max_bytes, struct buf *ou
 int output_fd(const struct output *output);
 /* The process ended: take what is in the pipe, and end a last line that has no newline. */
 void output_drain(struct output *output);
+/* What its file did not take. */
+uint64_t output_lost_bytes(const struct output *output);
 /* The path of its file; NULL for others. */
 const char *output_path(const struct output *output);
 void output_free(struct output **output);

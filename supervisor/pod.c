@@ -94,7 +94,7 @@ void pod_describe(const struct pod *pod, const struct process *process, char *te
 	if (need)
 		snprintf(text, size, "waits for %s (%s)", need->config->label,
 			state_name(need->state));
-	else if (process->state == STATE_RUNNING && process->restarts)
+	else if (process->state == STATE_RUNNING && process->restarts && process->reason[0])
 		snprintf(text, size, "before: %s", process->reason);
 	else if (process->state == STATE_RUNNING)
 		snprintf(text, size, "%s", "");
@@ -156,12 +156,15 @@ static void advance_restart(struct pod *pod, struct member *member)
 	}
 }
 
-static void advance_start(struct pod *pod, struct process *process)
+static void advance_start(struct pod *pod, struct member *member)
 {
+	struct process *process = member->process;
 	if (!process->start_pending)
 		return;
 	if (process->state == STATE_STOPPING || missing_need(pod, process))
 		return;
+	/* What waited in BACKOFF is down the moment it is told to stop. */
+	pod_adopt_next(member);
 	process->start_pending = false;
 	process_start(process);
 }
@@ -257,7 +260,7 @@ static void evaluate(void *arg)
 	pod_advance_reload(pod);
 	for (size_t i = 0; i < pod->n_members && !pod->stopping; i++) {
 		advance_restart(pod, &pod->members[i]);
-		advance_start(pod, pod->members[i].process);
+		advance_start(pod, &pod->members[i]);
 	}
 	if (pod->stopping)
 		advance_stop(pod);

@@ -52,6 +52,8 @@ struct pod {
 void pod_evaluate_soon(struct pod *pod);
 /* Part of every turn: forget who is gone, take new configurations over, start what had to wait. */
 void pod_advance_reload(struct pod *pod);
+/* Give it the settings that wait for it to be down, if it is. */
+void pod_adopt_next(struct member *member);
 /* NULL for a process that is leaving. */
 struct member *pod_member(const struct pod *pod, const struct process *process);
 static inline bool process_is_down(const struct process *process)

@@ -130,14 +130,10 @@ static void do_spawn(struct process *process)
 	const struct process_config *config = process->config;
 	process->was_up = process->late = process->was_killed = false;
 	process->started_us = loop_now_us(process->host->loop);
-	/* A socket that is taken will be taken in a second too: no further try. */
+	/* An address that is taken may be free in a second: a predecessor that takes its time. */
 	if (sockets_open(&process->sockets, config->sockets, config->n_sockets, process->reason,
-		    sizeof process->reason) < 0) {
-		log_error("%s: %s", label(process), process->reason);
-		happen(process, EVENT_FAILED_LAST);
-		return;
-	}
-	if (open_outputs(process) < 0 || spawn(process) < 0) {
+		    sizeof process->reason) < 0 ||
+		open_outputs(process) < 0 || spawn(process) < 0) {
 		fail_start(process);
 		return;
 	}
@@ -208,6 +204,19 @@ static void do_wait(struct process *process)
 		happen(process, EVENT_RETRY);
 }
 
+static void close_outputs(struct process *process)
+{
+	process->lost_output_bytes = process_lost_output_bytes(process);
+	output_free(&process->out);
+	output_free(&process->err);
+}
+
+uint64_t process_lost_output_bytes(const struct process *process)
+{
+	return process->lost_output_bytes + (process->out ? output_lost_bytes(process->out) : 0) +
+	       (process->err ? output_lost_bytes(process->err) : 0);
+}
+
 static void do_release(struct process *process)
 {
 	/* What is about to be started again keeps its sockets, and so the clients in their queues.
@@ -215,8 +224,7 @@ static void do_release(struct process *process)
 	if (process->start_pending)
 		return;
 	sockets_close(&process->sockets);
-	output_free(&process->out);
-	output_free(&process->err);
+	close_outputs(process);
 }
 
 static void do_consider(struct process *process)
@@ -327,8 +335,7 @@ void process_adopt(struct process *process, const struct process_config *config)
 	BUG_ON(process->pid);
 	if (!process_config_same_sockets(process->config, config))
 		sockets_close(&process->sockets);
-	output_free(&process->out);
-	output_free(&process->err);
+	close_outputs(process);
 	process->config = config;
 }
 

@@ -53,6 +53,7 @@ struct process {
 	struct probe *probe;
 	struct sockets sockets;
 	struct output *out, *err;
+	uint64_t lost_output_bytes; /* of outputs that are closed */
 };
 
 struct process *process_new(const struct process_host *host, const struct process_config *config);
@@ -82,6 +83,8 @@ static inline bool process_is_alive(const struct process *process)
 }
 /* Since its last start. */
 uint64_t process_age_ms(const struct process *process);
+/* What it ever printed that its log files did not take. */
+uint64_t process_lost_output_bytes(const struct process *process);
 /* Ended by itself in a way its configuration expects. */
 bool process_ended_well(const struct process *process);
 /* "exited with code 1", "killed by SIGKILL". */

@@ -212,16 +212,19 @@ static void start_the_late(struct pod *pod)
 	}
 }
 
+void pod_adopt_next(struct member *member)
+{
+	if (!member->next || !process_is_down(member->process))
+		return;
+	process_adopt(member->process, member->next);
+	member->next = NULL;
+}
+
 void pod_advance_reload(struct pod *pod)
 {
 	forget_the_gone(pod);
-	for (size_t i = 0; i < pod->n_members; i++) {
-		struct member *member = &pod->members[i];
-		if (member->next && process_is_down(member->process)) {
-			process_adopt(member->process, member->next);
-			member->next = NULL;
-		}
-	}
+	for (size_t i = 0; i < pod->n_members; i++)
+		pod_adopt_next(&pod->members[i]);
 	if (!pod->stopping)
 		start_the_late(pod);
 	forget_old_configurations(pod);

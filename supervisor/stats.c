@@ -9,7 +9,7 @@
 
 #include "supervisor/pod.h"
 
-enum { UP, STATE, RESTARTS, UPTIME, RSS, CPU, EXIT, FAMILIES };
+enum { UP, STATE, RESTARTS, UPTIME, RSS, CPU, EXIT, LOST, FAMILIES };
 
 const struct metric_family stats_families[] = {[UP] = {.name = "supervisor_program_up",
 						       .type = METRIC_GAUGE,
@@ -38,6 +38,10 @@ const struct metric_family stats_families[] = {[UP] = {.name = "supervisor_progr
 	[EXIT] = {.name = "supervisor_program_last_exit_status",
 		.type = METRIC_GAUGE,
 		.help = "Exit code of the last end, 128 + signal for a signal, -1 before the first.",
+		.labels = {"program"}},
+	[LOST] = {.name = "supervisor_program_output_lost_bytes_total",
+		.type = METRIC_COUNTER,
+		.help = "What the program printed and its log file did not take: a full disk.",
 		.labels = {"program"}},
 	[FAMILIES] = {0}};
 
@@ -105,6 +109,7 @@ static void collect(void *arg)
 		set(stats, RSS, process, rss);
 		set(stats, CPU, process, cpu);
 		set(stats, EXIT, process, exit_status(process));
+		set(stats, LOST, process, (double)process_lost_output_bytes(process));
 	}
 }
 

@@ -68,8 +68,7 @@ const struct key_row supervisord_keys[] = {
 	{"silent", KEY_NO_EFFECT, 0, ON_STDERR, 0, 0},
 	{"strip_ansi", KEY_NO_EFFECT, 0, "output is kept as it comes", 0, 0},
 	{"nodaemon", KEY_NO_EFFECT, 0, FOREGROUND, 0, 0},
-	{"pidfile", KEY_NO_EFFECT, 0, FOREGROUND, 0, 0},
-	{"user", KEY_NO_EFFECT, 0, BY_CALLER, 0, 0},
+	{"pidfile", KEY_NO_EFFECT, 0, FOREGROUND, 0, 0}, {"user", KEY_ELSEWHERE, 0, NULL, 0, 0},
 	{"directory", KEY_NO_EFFECT, 0, BY_CALLER, 0, 0},
 	{"minfds", KEY_NO_EFFECT, 0, BY_CALLER, 0, 0},
 	{"minprocs", KEY_NO_EFFECT, 0, BY_CALLER, 0, 0},
@@ -156,6 +155,14 @@ static int set_user(struct process_config *process, const char *value, char *err
 	return set_string(&process->user, entry->pw_name);
 }
 
+/* "…:PORT", or "PORT" alone. */
+static bool ends_with_port(const char *text)
+{
+	const char *colon = strrchr(text, ':');
+	int64_t port;
+	return value_int(colon ? colon + 1 : text, 0, 65535, &port) == 0;
+}
+
 static int set_ready(struct process_config *process, const char *value, char *error, size_t size)
 {
 	static const struct {
@@ -171,6 +178,8 @@ static int set_ready(struct process_config *process, const char *value, char *er
 		if (!span_equal_str((struct span){value, len}, kinds[i].name))
 			continue;
 		if (target ? !kinds[i].may_have_target : kinds[i].must_have_target)
+			break;
+		if (kinds[i].kind == READY_TCP && !ends_with_port(target))
 			break;
 		process->ready = kinds[i].kind;
 		/* A URL keeps its scheme. */
@@ -211,7 +220,7 @@ static int add_socket(struct process_config *process, const char *item, char *er
 			return fail(
 				error, size, "two sockets of the name \"%.*s\"", SPAN_ARG(name));
 	const char *address = equals + 1;
-	if (!strchr(address, '/') && !strchr(address, ':'))
+	if (!strchr(address, '/') && !(strchr(address, ':') && ends_with_port(address)))
 		return fail(error, size, "\"%s\" is not host:port and not a path with a slash",
 			address);
 	struct socket_config *bigger = realloc(

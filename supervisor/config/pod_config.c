@@ -1,8 +1,11 @@
 #include "supervisor/config/pod_config.h"
 
+#include <limits.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/buf.h"
@@ -16,7 +19,7 @@
 struct builder {
 	struct pod_config *pod;
 	const struct ini *doc;
-	const char *here;
+	const char *here; /* the directory of the file that is being built from */
 	pod_config_env *env;
 	void *env_arg;
 	struct report *report;
@@ -193,6 +196,21 @@ static void finish_log(struct builder *b, struct process_config *process, struct
 	}
 }
 
+static void check_log_directory(struct builder *b, const struct process_config *process,
+	const struct log_config *log, const char *key)
+{
+	const char *slash = log->kind == LOG_KIND_FILE ? strrchr(log->path, '/') : NULL;
+	if (!slash || slash == log->path)
+		return;
+	char *directory = strndup(log->path, (size_t)(slash - log->path));
+	struct stat st;
+	if (directory && (stat(directory, &st) < 0 || !S_ISDIR(st.st_mode)))
+		report_error(b->report, process->file, process->line,
+			"[program:%s] %s: there is no directory %s", process->program, key,
+			directory);
+	free(directory);
+}
+
 /* What can be checked only when all keys are known. */
 static void finish_process(struct builder *b, const struct ini_section *section,
 	struct process_config *process, bool has_errors)
@@ -203,6 +221,8 @@ static void finish_process(struct builder *b, const struct ini_section *section,
 			process->program);
 	finish_log(b, process, &process->out, "stdout");
 	finish_log(b, process, &process->err, "stderr");
+	check_log_directory(b, process, &process->out, "stdout_logfile");
+	check_log_directory(b, process, &process->err, "stderr_logfile");
 	if (process->ready != READY_RPC || process->ready_target)
 		return;
 	for (size_t i = 0; i < process->n_sockets; i++)
@@ -307,16 +327,69 @@ static void check_group(struct builder *b, const struct ini_section *section)
 	strings_free(&list);
 }
 
+/* Not to be passed over: without it everything would run with more rights than was asked for. */
+static void check_user(struct builder *b, const struct ini_entry *entry, const struct names *names)
+{
+	char *value = expanded(b, entry, names), *end = NULL;
+	if (!value)
+		return;
+	const struct passwd *user = getpwnam(value);
+	unsigned long uid = user ? user->pw_uid : strtoul(value, &end, 10);
+	if ((end && (end == value || *end)) || uid != geteuid())
+		report_error(b->report, entry->file, entry->line,
+			"user: the supervisor does not become \"%s\": start it as that user, or give "
+			"user= to the programs",
+			value);
+	free(value);
+}
+
 static void build_supervisord(struct builder *b, const struct ini_section *section)
 {
 	struct names names = section_names(b, NULL, NULL, 0, 0);
-	for (size_t i = 0; i < section->n_entries; i++)
+	for (size_t i = 0; i < section->n_entries; i++) {
 		set_entry(b, supervisord_keys, b->pod, &section->entries[i], &names, true);
+		if (strcmp(section->entries[i].key, "user") == 0)
+			check_user(b, &section->entries[i], &names);
+	}
+}
+
+static bool shares_address(const struct process_config *a, const char *address)
+{
+	for (size_t i = 0; i < a->n_sockets; i++)
+		if (strcmp(a->sockets[i].address, address) == 0)
+			return true;
+	return false;
+}
+
+/* Two programs cannot listen at one place; which of them would get it is chance. */
+static void check_shared_addresses(struct builder *b)
+{
+	const struct pod_config *pod = b->pod;
+	for (size_t i = 0; i < pod->n_processes; i++) {
+		const struct process_config *process = &pod->processes[i];
+		for (size_t s = 0; s < process->n_sockets; s++)
+			for (size_t j = 0; j < i; j++)
+				if (shares_address(&pod->processes[j], process->sockets[s].address))
+					report_error(b->report, process->file, process->line,
+						"sockets: %s is an address of %s already",
+						process->sockets[s].address,
+						pod->processes[j].label);
+	}
 }
 
 static bool has_prefix(const char *text, const char *prefix)
 {
 	return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+/* The directory of an included file, as it was named. The main file's is known. */
+static void enter_file(struct builder *b, const char *file, char *directory, size_t size)
+{
+	const char *slash = strrchr(file, '/');
+	if (!slash || strcmp(file, b->doc->files[0]) == 0)
+		return;
+	snprintf(directory, size, "%.*s", slash == file ? 1 : (int)(slash - file), file);
+	b->here = directory;
 }
 
 static void build_section(struct builder *b, const struct ini_section *section)
@@ -369,8 +442,13 @@ int pod_config_build(struct pod_config *pod, const struct ini *doc, const char *
 	const char *run_dir = look_up_env("RUN_DIR", &b);
 	if (!pod->child_log_dir)
 		pod->child_log_dir = strdup(run_dir ? run_dir : "/tmp");
-	for (size_t i = 0; i < doc->n_sections; i++)
+	for (size_t i = 0; i < doc->n_sections; i++) {
+		char directory[PATH_MAX];
+		b.here = here;
+		enter_file(&b, doc->sections[i].file, directory, sizeof directory);
 		build_section(&b, &doc->sections[i]);
+	}
+	check_shared_addresses(&b);
 	if (!pod->n_processes && report->errors == errors)
 		report_warning(report, NULL, 0, "there is no [program:x] in this configuration");
 	if (report->errors == errors) {

@@ -107,7 +107,7 @@ void ctl_options_parse(struct ctl_options *options, int argc, char **argv)
 	if (!options->purge)
 		die(CTL_FAILED, "out of memory");
 	int c;
-	while ((c = getopt_long(argc, argv, "hf", names, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, ":hf", names, NULL)) != -1) {
 		if (c == 'f')
 			take(options, CTL_OPTION_FOLLOW, NULL);
 		else if (c == 'h' || c == HELP)
@@ -119,7 +119,7 @@ void ctl_options_parse(struct ctl_options *options, int argc, char **argv)
 		else if (c >= ROWS)
 			take(options, rows[c - ROWS].option, optarg);
 		else
-			exit(CTL_USAGE); /* getopt_long() said why */
+			fail(c == ':' ? "a value is missing" : "no such option", argv[optind - 1]);
 	}
 }
 

@@ -12,6 +12,7 @@
 
 #define RETRY_MS   10
 #define CONNECT_MS 2000
+#define QUIET_MS   3000 /* after that a person is told why nothing comes */
 
 const struct session_peer session_supervisor = {
 	.name = "supervisor",
@@ -20,9 +21,10 @@ const struct session_peer session_supervisor = {
 };
 
 struct session {
+	const struct session_peer *peer;
 	struct loop *loop;
 	struct rpc_client *client;
-	struct timer *timer;
+	struct timer *timer, *quiet_timer;
 	bool timed_out, answered, quiet;
 
 	struct buf *answer;
@@ -34,6 +36,15 @@ static void timer_due(void *arg)
 	struct session *session = arg;
 	session->timed_out = true;
 	loop_stop(session->loop);
+}
+
+static void quiet_for_long(void *arg)
+{
+	const struct session *session = arg;
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr,
+			"podctl: waiting for %s; Ctrl-C leaves (what was asked for goes on)\n",
+			session->peer->who);
 }
 
 /* Looked at once by hand, since the client below only knows that it is not connected. */
@@ -96,9 +107,13 @@ struct session *session_open(const struct session_peer *peer, const char *socket
 	*exit_code = CTL_FAILED;
 	if (!session)
 		return NULL;
+	session->peer = peer;
 	session->loop = loop_new();
-	session->timer = session->loop ? timer_new(session->loop, timer_due, session) : NULL;
-	if (!session->timer) {
+	if (session->loop) {
+		session->timer = timer_new(session->loop, timer_due, session);
+		session->quiet_timer = timer_new(session->loop, quiet_for_long, session);
+	}
+	if (!session->timer || !session->quiet_timer) {
 		fprintf(stderr, "podctl: %s\n", strerror(ENOMEM));
 		goto fail;
 	}
@@ -129,16 +144,21 @@ static void answered(struct span result, void *arg)
 	buf_append(session->answer, result.data, result.len);
 }
 
+static enum ctl_exit explain_error(const struct session *session, const struct rpc_error *error)
+{
+	bool lost = error->code == RPC_LOST;
+	if (lost && !session->quiet)
+		fprintf(stderr, "podctl: %s has ended\n", session->peer->who);
+	else if (!session->quiet)
+		fprintf(stderr, "podctl: %.*s\n", SPAN_ARG(error->message));
+	return lost ? CTL_NO_SUPERVISOR : CTL_FAILED;
+}
+
 static void done(const struct rpc_error *error, void *arg)
 {
 	struct session *session = arg;
 	session->answered = true;
-	session->result = CTL_OK;
-	if (error) {
-		if (!session->quiet)
-			fprintf(stderr, "podctl: %.*s\n", SPAN_ARG(error->message));
-		session->result = error->code == RPC_LOST ? CTL_NO_SUPERVISOR : CTL_FAILED;
-	}
+	session->result = error ? explain_error(session, error) : CTL_OK;
 	loop_stop(session->loop);
 }
 
@@ -158,10 +178,12 @@ enum ctl_exit session_ask(struct session *session, const char *method,
 	}
 	if (timeout_ms)
 		timer_arm(session->timer, timeout_ms);
+	timer_arm(session->quiet_timer, QUIET_MS);
 	/* The news of the connection may stop the loop once as well. */
 	while (!session->answered && !session->timed_out)
 		loop_run(session->loop);
 	timer_disarm(session->timer);
+	timer_disarm(session->quiet_timer);
 	if (session->answered)
 		return session->result;
 	rpc_call_cancel(&call);
@@ -215,11 +237,8 @@ static void stream_done(const struct rpc_error *error, void *arg)
 	struct follow *follow = stream->follow;
 	stream->call = NULL;
 	follow->running--;
-	if (error && error->code != RPC_CANCELLED) {
-		if (!follow->result)
-			fprintf(stderr, "podctl: %.*s\n", SPAN_ARG(error->message));
-		follow->result = error->code == RPC_LOST ? CTL_NO_SUPERVISOR : CTL_FAILED;
-	}
+	if (error && error->code != RPC_CANCELLED && !follow->result)
+		follow->result = explain_error(follow->session, error);
 	loop_stop(follow->session->loop);
 }
 
@@ -290,6 +309,7 @@ void session_free(struct session **session)
 	*session = NULL;
 	rpc_client_free(&s->client);
 	timer_free(&s->timer);
+	timer_free(&s->quiet_timer);
 	loop_free(&s->loop);
 	free(s);
 }

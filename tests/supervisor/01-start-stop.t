@@ -183,4 +183,19 @@ subtest 'included files' => sub {
 	is $pod->stop, 0, 'all three ran';
 };
 
+subtest '--shutdown-timeout: what does not leave is killed then' => sub {
+	my $deaf = sub { my ($pod) = @_; return $pod->script($_[1] => "\$SIG{TERM} = 'IGNORE'; note('$_[1] up'); sleep 1 while 1;") };
+	my $pod = Pod->new(sub {
+		my ($pod) = @_;
+		return join '', "[program:a]\ncommand=@{[ $deaf->($pod, 'a') ]}\nstartsecs=0\nstopwaitsecs=1000\n",
+			"[program:b]\ncommand=@{[ $deaf->($pod, 'b') ]}\nstartsecs=0\nstopwaitsecs=1000\ndepends_on=a\n";
+	}, args => ['--shutdown-timeout=100ms'], process => { exit => qr/^1$/ });
+	$pod->wait_events(2);
+	my %now = $pod->status;
+	$pod->process->signal('TERM');
+	is $pod->process->wait_exit >> 8, 1, 'exit code: something had to be killed';
+	like $pod->log, qr/not all have stopped within 100 ms/, 'is said';
+	ok !kill(0, $now{$_}{pid}), "$_ is gone" for qw(a b);
+};
+
 done_testing;

@@ -80,4 +80,18 @@ my ($c, $out) = $pod->ctl('--json', 'status');
 unlike $out . $pod->log, qr/s3cret|rotated/, 'and nobody shows it';
 is $pod->stop, 0;
 
+subtest '%(here)s is the directory of the file that it stands in' => sub {
+	my $pod = Pod->new(sub {
+		my ($pod) = @_;
+		mkdir $pod->path('inc') or die;
+		my $print = $pod->script(print => 'note(@ARGV); sleep 1000;');
+		spew($pod->path('inc/more.conf'), "[program:included]\ncommand=$print included %(here)s\nstartsecs=0\n");
+		return "[include]\nfiles=inc/*.conf\n[program:main]\ncommand=$print main %(here)s\nstartsecs=0\n";
+	});
+	$pod->wait_events(2);
+	my $dir = $pod->dir;
+	is_deeply [ sort $pod->events ], [ "included $dir/inc", "main $dir" ], 'as in supervisord';
+	is $pod->stop, 0;
+};
+
 done_testing;

@@ -114,15 +114,27 @@ subtest 'closed while stopped, back after start' => sub {
 is $pod->stop, 0, 'clean end';
 ok !-e $path, 'no socket file left';
 
-subtest 'a port that is taken: FATAL at once, with its name' => sub {
+subtest 'a port that stays taken: FATAL, with its name' => sub {
 	my $taken = listen_tcp();
 	my $address = '127.0.0.1:' . $taken->sockport;
-	my $other = Pod->new("[program:p]\ncommand=sleep 1000\nsockets=a=%(ENV_RUN_DIR)s/p.sock,http=$address\n");
+	my $other = Pod->new("[program:p]\ncommand=sleep 1000\nrestart_delay=1ms\nsockets=a=%(ENV_RUN_DIR)s/p.sock,http=$address\n");
 	my ($p) = $other->wait_state(p => 'FATAL');
 	like $p->{description}, qr/\Q$address\E is in use/, 'reason';
 	ok !-e $other->path('p.sock'), 'what was opened before it is closed';
 	my ($code, $out, $err) = $other->ctl('status', '--wait');
 	is $code, 3, 'status --wait does not wait for it';
+	is $other->stop, 0;
+};
+
+subtest 'a predecessor that takes its time' => sub {
+	my $taken = listen_tcp();
+	my $port = $taken->sockport;
+	my $other = Pod->new("[program:p]\ncommand=sleep 1000\nstartsecs=0\nstartretries=1000\nrestart_delay=20ms\nrestart_delay_max=20ms\n"
+		. "sockets=http=127.0.0.1:$port\n");
+	$other->wait_state(p => 'BACKOFF');
+	close $taken;
+	$other->wait_state(p => 'RUNNING');
+	ok(IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port"), 'has its port when that is free');
 	is $other->stop, 0;
 };
 
@@ -142,7 +154,7 @@ subtest 'a stale socket file is replaced, one that is served is not' => sub {
 		return "[program:p]\ncommand=sleep 1000\nstartsecs=0\nsockets=a=%(ENV_RUN_DIR)s/p.sock\n";
 	});
 	$stale->wait_state(p => 'RUNNING');
-	my $second = Pod->new("[program:p]\ncommand=sleep 1000\nstartsecs=0\nsockets=a=$dir/p.sock\n");
+	my $second = Pod->new("[program:p]\ncommand=sleep 1000\nstartsecs=0\nrestart_delay=1ms\nsockets=a=$dir/p.sock\n");
 	my ($p) = $second->wait_state(p => 'FATAL');
 	like $p->{description}, qr/in use|listen/, 'in use';
 	ok(IO::Socket::UNIX->new(Peer => "$dir/p.sock"), 'the first one still has it');

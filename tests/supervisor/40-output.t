@@ -57,12 +57,12 @@ stderr_logfile=NONE
 [program:nowhere]
 command=$command
 startsecs=0
-stdout_logfile=/nonexistent/dir/x.log
+stdout_logfile=/usr
 startretries=0
 CONF
 	});
 	my ($bad) = $pod->wait_state(nowhere => 'FATAL');
-	like $bad->{description}, qr{cannot open the log /nonexistent/dir/x.log}, 'a file that cannot be';
+	like $bad->{description}, qr{cannot open the log /usr: Is a directory}, 'a file that cannot be';
 	my $wait = sub { my ($name, $re) = @_; return wait_for { -e $pod->path($name) && slurp($pod->path($name)) =~ $re } $name };
 	ok $wait->('both.out', qr/^out\n\z/), 'stdout_logfile';
 	ok $wait->('both.err', qr/^err\n\z/), 'stderr_logfile';
@@ -145,6 +145,24 @@ subtest 'a console that nobody reads stops its writers, not the supervisor' => s
 	waitpid $pid, 0;
 	is $?, 0, 'and it ends';
 	close $r;
+};
+
+subtest 'what a full disk does not take is told and counted' => sub {
+	plan skip_all => 'there is no /dev/full' if !-c '/dev/full';
+	my $pod = Pod->new("[program:p]\ncommand=sh -c 'while echo 123456789; do sleep 0.01; done'\nstartsecs=0\nstdout_logfile=/dev/full\n");
+	my $lost = sub {
+		my ($family) = grep { $_->[0] eq 'supervisor_program_output_lost_bytes_total' } @{ EG::RPC->new($pod->path('supervisor.sock'))->call('metrics')->[0] };
+		return $family->[5][0][1];
+	};
+	ok wait_for { $lost->() >= 20 } 'the metric to count';
+	is $lost->() % 10, 0, 'in bytes';
+	my @told = grep { /cannot write .*full/ } split /\n/, $pod->log;
+	is scalar @told, 1, 'said once';
+	like $told[0], qr{/dev/full: No space left on device}, 'where and why';
+	my $before = $lost->();
+	is +($pod->ctl('restart', 'p'))[0], 0, 'restarted';
+	cmp_ok $lost->(), '>=', $before, 'the counter does not go back';
+	is $pod->stop, 0;
 };
 
 done_testing;

@@ -66,6 +66,18 @@ subtest 'a configuration with mistakes changes nothing' => sub {
 	is $pod->stop, 0;
 };
 
+subtest 'what crash-loops is mended by a reload' => sub {
+	my $settings = "startretries=1000000\nrestart_delay=10s\nstartsecs=0.2\nnumprocs=2\n";
+	my $pod = Pod->new("[program:b]\ncommand=sh -c 'exit 5'\n$settings");
+	$pod->wait_state('b.0' => 'BACKOFF', 'b.1' => 'BACKOFF');
+	my ($code, $out, $err) = reload($pod, "[program:b]\ncommand=sleep 1005\n$settings");
+	is "$code $out$err", "0 changed  b.0\nchanged  b.1\n", 'what is said';
+	my %now = $pod->status;
+	is $now{$_}{state}, 'RUNNING', "$_ runs" for qw(b.0 b.1);
+	is command_line($now{'b.1'}{pid}), "sleep\x001005\x00", 'by the new command';
+	is $pod->stop, 0;
+};
+
 subtest 'what does not stop a reload is told all the same' => sub {
 	my $pod = Pod->new("[program:a]\ncommand=sleep 1000\nstartsecs=0\n");
 	$pod->wait_state(a => 'RUNNING');

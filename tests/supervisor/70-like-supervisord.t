@@ -134,7 +134,7 @@ sub conf
 		term => '$SIG{TERM} = sub { note("$ENV{SUPERVISOR_PROCESS_NAME} down"); exit 0 }; note("$ENV{SUPERVISOR_PROCESS_NAME} ready"); sleep 1 while 1;',
 		deaf => '$SIG{TERM} = "IGNORE"; note("$ENV{SUPERVISOR_PROCESS_NAME} ready"); sleep 1 while 1;',
 		family => 'my $pid = fork // die; if (!$pid) { note("child $$"); sleep 1000 } note("$ENV{SUPERVISOR_PROCESS_NAME} ready"); waitpid $pid, 0; sleep 1000;',
-		prints => 'for (1 .. 12) { syswrite STDOUT, "x" x 1499 . "\n"; select undef, undef, undef, 0.05 } print STDERR "on stderr\n"; note("$ENV{SUPERVISOR_PROCESS_NAME} ready"); sleep 1000;',
+		prints => 'for (1 .. 40) { syswrite STDOUT, "x" x 1499 . "\n"; select undef, undef, undef, 0.05 } print STDERR "on stderr\n"; note("$ENV{SUPERVISOR_PROCESS_NAME} ready"); sleep 1000;',
 		tells => 'use Cwd; printf "%s %s %s %03o %s %s\n", map({ $_ // "-" } @ENV{qw(SETTING SHARED SUPERVISOR_GROUP_NAME)}), umask, getcwd, "@ARGV";'
 			. ' note("$ENV{SUPERVISOR_PROCESS_NAME} ready"); sleep 1000;',
 		mended => 'exit 1 if !-e "$T/mended"; sleep 1000;',
@@ -165,7 +165,7 @@ command=/nonexistent/program
 startretries=1
 [program:backoff]
 command=$c{exits} 0 @{[ (1) x 50 ]}
-startsecs=2
+startsecs=30
 startretries=100
 [program:deaf]
 command=$c{deaf}
