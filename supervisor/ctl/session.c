@@ -41,7 +41,7 @@ static void timer_due(void *arg)
 static void quiet_for_long(void *arg)
 {
 	const struct session *session = arg;
-	if (isatty(STDERR_FILENO))
+	if (isatty(STDERR_FILENO) && !session->quiet)
 		fprintf(stderr,
 			"podctl: waiting for %s; Ctrl-C leaves (what was asked for goes on)\n",
 			session->peer->who);
