@@ -99,10 +99,10 @@ static const char *add_digest(struct purge *p, const char *scope, struct span va
 	struct digest digest;
 	if (digest_parse_hex(value, &digest) < 0)
 		return "X-Body-Hash and X-Purge-Key are 64 hexadecimal digits";
-	if (p->params.values.count)
-		return "only one X-Body-Hash or X-Purge-Key can be asked for";
-	add_value(p, value);
-	return set_scope(p, scope);
+	const char *error = set_scope(p, scope);
+	if (!error)
+		add_value(p, value);
+	return error;
 }
 
 static const char *read_time(struct span value, uint64_t *time_ms)
@@ -115,6 +115,29 @@ static const char *read_time(struct span value, uint64_t *time_ms)
 	}
 	*time_ms = number;
 	return ok && number ? NULL : "X-Purge-Time is a number of milliseconds since 1970";
+}
+
+/* Fields of a purge that may not be there twice. What begins like them and is none of them was
+ * meant to be one. */
+static const char *const field_names[] = {
+	"x-purge-all", "x-purge-store", "x-purge-time", "x-purge-key", "x-body-hash"};
+#define N_FIELD_NAMES (sizeof field_names / sizeof field_names[0])
+
+static const char *check_name(struct span name, bool seen[N_FIELD_NAMES])
+{
+	struct span begin = {name.data, name.len < 8 ? name.len : 8};
+	for (size_t i = 0; i < N_FIELD_NAMES; i++) {
+		if (!span_equal_nocase(name, field_names[i]))
+			continue;
+		if (seen[i])
+			return "a field that says what to purge is there twice";
+		seen[i] = true;
+		return NULL;
+	}
+	return span_equal_nocase(begin, "x-purge-")
+		       ? "an unknown X-Purge- field: there are X-Purge-All, X-Purge-Key, "
+			 "X-Purge-Store and X-Purge-Time"
+		       : NULL;
 }
 
 static const char *read_field(struct purge *p, struct span name, struct span value)
@@ -160,8 +183,11 @@ static const char *check_store(const struct purge *p)
 
 static const char *read_fields(struct purge *p)
 {
+	bool seen[N_FIELD_NAMES] = {0};
 	for (size_t i = 0; i < p->n_headers; i++) {
-		const char *error = read_field(p, p->headers[i].name, p->headers[i].value);
+		const char *error = check_name(p->headers[i].name, seen);
+		if (!error)
+			error = read_field(p, p->headers[i].name, p->headers[i].value);
 		if (error)
 			return error;
 	}

@@ -115,6 +115,14 @@ const char *purge_command_complete(struct purge_command *command, char **paths, 
 	return error;
 }
 
+static bool is_token(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (text[i] < ' ' || text[i] > '~')
+			return false;
+	return true;
+}
+
 static const char *read_file(const char *path, char **token, char *text, size_t size)
 {
 	char *data = malloc(MAX_TOKEN_BYTES);
@@ -126,9 +134,16 @@ static const char *read_file(const char *path, char **token, char *text, size_t 
 		close(fd);
 	if (n > 0 && data[n - 1] == '\n')
 		n--;
-	*token = n >= 0 ? strndup(data, (size_t)n) : NULL;
+	if (n > 0 && data[n - 1] == '\r')
+		n--;
+	bool usable = n > 0 && is_token(data, (size_t)n);
+	*token = usable ? strndup(data, (size_t)n) : NULL;
 	free(data);
-	if (n >= 0 && !*token)
+	if (n == 0)
+		snprintf(text, size, "%s is empty: no token in it", path);
+	else if (n > 0 && !usable)
+		snprintf(text, size, "%s is no token: one line of visible ASCII characters", path);
+	else if (n > 0 && !*token)
 		snprintf(text, size, "out of memory");
 	return *token ? NULL : text;
 }
@@ -254,7 +269,8 @@ void purge_report_write(const struct msg_purge_result *result, bool color, struc
 	buf_append_char(out, '\n');
 }
 
-void purge_report_write_json(const struct msg_purge_result *result, struct buf *out)
+void purge_report_write_json(
+	const struct msg_purge_result *result, bool tell_purged, struct buf *out)
 {
 	const struct msg_purge_target_list *results = &result->results;
 	size_t n_ok = count_ok(results);
@@ -264,7 +280,10 @@ void purge_report_write_json(const struct msg_purge_result *result, struct buf *
 		buf_append_str(out, "}\n");
 		return;
 	}
-	buf_printf(out, "{\"total\":%zu,\"success\":%zu,\"failed\":%zu,\"results\":[",
+	buf_append_char(out, '{');
+	if (tell_purged)
+		buf_printf(out, "\"purged\":%" PRIu64 ",", result->purged);
+	buf_printf(out, "\"total\":%zu,\"success\":%zu,\"failed\":%zu,\"results\":[",
 		results->count, n_ok, results->count - n_ok);
 	for (size_t i = 0; i < results->count; i++) {
 		const struct msg_purge_target *r = &results->items[i];

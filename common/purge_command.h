@@ -53,7 +53,9 @@ void purge_command_free(struct purge_command *command);
 void purge_report_write(const struct msg_purge_result *result, bool color, struct buf *out);
 /* As broadcasterd answers over HTTP:
  * {"total":N,"success":N,"failed":N,"results":[{"pod":…,"status":N,"success":true,"error":null},…]},
- * or {"error":"…"} when nobody was told; and a newline. */
-void purge_report_write_json(const struct msg_purge_result *result, struct buf *out);
+ * or {"error":"…"} when nobody was told; and a newline. tell_purged: "purged":N before it, how many
+ * objects went, which over HTTP the field X-Purged says. */
+void purge_report_write_json(
+	const struct msg_purge_result *result, bool tell_purged, struct buf *out);
 
 #endif

@@ -40,6 +40,8 @@ void answer_head_add(struct answer_head *head, const char *name, struct span val
 
 struct exchange_ops {
 	struct span (*header)(const struct exchange *exchange, const char *name);
+	bool (*header_at)(
+		const struct exchange *exchange, size_t i, struct span *name, struct span *value);
 	void (*want_body)(struct exchange *exchange);
 	void (*respond)(
 		struct exchange *exchange, const struct answer_head *head, struct slice body);
@@ -108,6 +110,12 @@ static inline void exchange_accept(
 static inline struct span exchange_header(const struct exchange *exchange, const char *name)
 {
 	return exchange->ops->header(exchange, name);
+}
+/* Every field that came, as it came: i counts from 0; false behind the last one. */
+static inline bool exchange_header_at(
+	const struct exchange *exchange, size_t i, struct span *name, struct span *value)
+{
+	return exchange->ops->header_at(exchange, i, name, value);
 }
 static inline void exchange_want_body(struct exchange *exchange)
 {

@@ -140,6 +140,16 @@ static struct span entry_header(const struct exchange *exchange, const char *nam
 	return http_exchange_header(entry->http, name);
 }
 
+static bool entry_header_at(
+	const struct exchange *exchange, size_t i, struct span *name, struct span *value)
+{
+	const struct http_entry *entry = (const struct http_entry *)exchange;
+	if (i >= http_exchange_header_count(entry->http))
+		return false;
+	http_exchange_header_at(entry->http, i, name, value);
+	return true;
+}
+
 static void hand_body_over(void *arg)
 {
 	struct http_entry *entry = arg;
@@ -192,6 +202,7 @@ static void entry_respond_stream(
 
 static const struct exchange_ops http_ops = {
 	.header = entry_header,
+	.header_at = entry_header_at,
 	.want_body = entry_want_body,
 	.respond = entry_respond,
 	.respond_stream = entry_respond_stream,

@@ -164,6 +164,18 @@ static struct span entry_header(const struct exchange *exchange, const char *nam
 	return (struct span){0};
 }
 
+static bool entry_header_at(
+	const struct exchange *exchange, size_t i, struct span *name, struct span *value)
+{
+	const struct rpc_entry *entry = (const struct rpc_entry *)exchange;
+	const struct msg_headers *headers = &entry->params.headers;
+	if (i >= headers->count)
+		return false;
+	*name = headers->items[i].name;
+	*value = headers->items[i].value;
+	return true;
+}
+
 static void fill_result(const struct answer_head *head, struct msg_request_result *result)
 {
 	result->status = (uint64_t)head->status;
@@ -370,6 +382,7 @@ static void entry_respond_stream(
 
 static const struct exchange_ops rpc_ops = {
 	.header = entry_header,
+	.header_at = entry_header_at,
 	.want_body = entry_want_body,
 	.respond = entry_respond,
 	.respond_object = entry_respond_object,

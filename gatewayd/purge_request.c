@@ -41,16 +41,21 @@ static int check(const struct purge_request *request, struct api_error *error)
 			     "X-Purge-Store out to purge memory.");
 }
 
-static int take_tags(struct purge_request *request, struct span field, struct api_error *error)
+static int take_tags(
+	struct purge_request *request, const struct purge_fields *fields, struct api_error *error)
 {
-	const char *reason;
-	int n = surrogate_keys_read(field, request->tags, &reason);
-	if (n < 0)
-		return refuse(error, reason);
-	if (n == 0)
-		return refuse(error, "Surrogate-Key: no tag.");
-	request->n_tags = (size_t)n;
-	return 0;
+	for (size_t i = 0; i < fields->n_surrogate_keys; i++) {
+		struct span tags[SURROGATE_MAX_KEYS];
+		const char *reason;
+		int n = surrogate_keys_read(fields->surrogate_keys[i], tags, &reason);
+		if (n < 0)
+			return refuse(error, reason);
+		if (request->n_tags + (size_t)n > SURROGATE_MAX_KEYS)
+			return refuse(error, "Surrogate-Key: at most 32 tags.");
+		for (int k = 0; k < n; k++)
+			request->tags[request->n_tags++] = tags[k];
+	}
+	return request->n_tags ? 0 : refuse(error, "Surrogate-Key: no tag.");
 }
 
 static int take_digest(
@@ -87,6 +92,43 @@ static int read_time(struct span value, uint64_t *time_ms)
 	return number ? 0 : -1;
 }
 
+int purge_fields_add(
+	struct purge_fields *fields, struct span name, struct span value, struct api_error *error)
+{
+	static const char prefix[] = "x-purge-";
+	const struct {
+		const char *name;
+		struct span *at;
+	} known[] = {{"X-Purge-All", &fields->all}, {"X-Body-Hash", &fields->body_hash},
+		{"X-Purge-Key", &fields->key}, {"X-Purge-Store", &fields->store},
+		{"X-Purge-Time", &fields->time}};
+	if (span_equal_nocase(name, "surrogate-key")) {
+		if (fields->n_surrogate_keys == SURROGATE_MAX_KEYS)
+			return refuse(error, "Surrogate-Key: too many fields.");
+		fields->surrogate_keys[fields->n_surrogate_keys++] = value;
+		return 0;
+	}
+	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+		if (!span_equal_nocase(name, known[i].name))
+			continue;
+		if (known[i].at->data) {
+			api_error_set(
+				error, 400, NULL, "bad_purge", "%s is there twice.", known[i].name);
+			return -1;
+		}
+		*known[i].at = value.data ? value : SPAN_LITERAL("");
+		return 0;
+	}
+	size_t n = sizeof prefix - 1;
+	if (name.len < n || !span_equal_nocase((struct span){name.data, n}, prefix))
+		return 0;
+	api_error_set(error, 400, NULL, "bad_purge",
+		"%.*s: there is no such field; there are X-Purge-All, X-Purge-Key, X-Purge-Store "
+		"and X-Purge-Time.",
+		(int)(name.len < 64 ? name.len : 64), name.data);
+	return -1;
+}
+
 int purge_request_of_fields(
 	const struct purge_fields *fields, struct purge_request *request, struct api_error *error)
 {
@@ -97,7 +139,7 @@ int purge_request_of_fields(
 	if (store < 0)
 		return refuse(error, "X-Purge-Store: neither true nor false.");
 	request->store = store;
-	if (all + !!fields->surrogate_key.data + !!fields->body_hash.data + !!fields->key.data > 1)
+	if (all + !!fields->n_surrogate_keys + !!fields->body_hash.data + !!fields->key.data > 1)
 		return refuse(error,
 			"A purge goes by one of X-Purge-All, Surrogate-Key, X-Body-Hash "
 			"and X-Purge-Key, or by its path.");
@@ -105,9 +147,9 @@ int purge_request_of_fields(
 		return refuse(error, "X-Purge-Time: not a number of milliseconds since 1970.");
 	if (all) {
 		request->scope = PURGE_ALL;
-	} else if (fields->surrogate_key.data) {
+	} else if (fields->n_surrogate_keys) {
 		request->scope = PURGE_TAG;
-		if (take_tags(request, fields->surrogate_key, error) < 0)
+		if (take_tags(request, fields, error) < 0)
 			return -1;
 	} else if (fields->body_hash.data) {
 		request->scope = PURGE_BODY_HASH;

@@ -52,8 +52,14 @@ struct purge_request {
 bool purge_model_of_tag(struct span tag, struct span *model);
 
 struct purge_fields {
-	struct span target, all, surrogate_key, body_hash, key, store, time; /* data NULL: absent */
+	struct span target, all, body_hash, key, store, time; /* data NULL: absent */
+	struct span surrogate_keys[SURROGATE_MAX_KEYS];
+	size_t n_surrogate_keys; /* fields, not tags */
 };
+/* One of the request's fields; others than those of a purge are left alone. 0, or -1 with *error
+ * (400): one of them (Surrogate-Key apart) is there twice, or it is an X-Purge-* that is none. */
+int purge_fields_add(
+	struct purge_fields *fields, struct span name, struct span value, struct api_error *error);
 /* 0, or -1 with *error (400). */
 int purge_request_of_fields(
 	const struct purge_fields *fields, struct purge_request *request, struct api_error *error);

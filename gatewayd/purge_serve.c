@@ -119,8 +119,38 @@ static void refuse(struct gateway *gateway, struct exchange *exchange, const cha
 	api_error_respond(exchange, &error, NULL);
 }
 
+/* 0, or -1 with *error. */
+static int read_fields(
+	const struct exchange *exchange, struct purge_request *request, struct api_error *error)
+{
+	struct purge_fields fields = {.target = exchange->target};
+	struct span name, value;
+	for (size_t i = 0; exchange_header_at(exchange, i, &name, &value); i++)
+		if (purge_fields_add(&fields, name, value, error) < 0)
+			return -1;
+	return purge_request_of_fields(&fields, request, error);
+}
+
+static bool has_two_tokens(const struct exchange *exchange)
+{
+	struct span name, value;
+	size_t n = 0;
+	for (size_t i = 0; exchange_header_at(exchange, i, &name, &value); i++)
+		n += span_equal_nocase(name, "authorization");
+	return n > 1;
+}
+
 void purge_serve(struct gateway *gateway, struct exchange *exchange)
 {
+	struct purge_request request;
+	struct api_error error;
+	if (has_two_tokens(exchange)) {
+		static const char twice[] = "Authorization is there twice.";
+		log_refusal(gateway, &exchange->trace, "http", twice);
+		api_error_set(&error, 400, NULL, "bad_purge", "%s", twice);
+		api_error_respond(exchange, &error, NULL);
+		return;
+	}
 	if (!*gateway->conf->purge_token) {
 		refuse(gateway, exchange,
 			"This gateway has no purge token (PURGE_TOKEN): it cannot be purged over HTTP.");
@@ -134,18 +164,7 @@ void purge_serve(struct gateway *gateway, struct exchange *exchange)
 					     "TOKEN.");
 		return;
 	}
-	struct purge_fields fields = {
-		.target = exchange->target,
-		.all = exchange_header(exchange, "x-purge-all"),
-		.surrogate_key = exchange_header(exchange, "surrogate-key"),
-		.body_hash = exchange_header(exchange, "x-body-hash"),
-		.key = exchange_header(exchange, "x-purge-key"),
-		.store = exchange_header(exchange, "x-purge-store"),
-		.time = exchange_header(exchange, "x-purge-time"),
-	};
-	struct purge_request request;
-	struct api_error error;
-	if (purge_request_of_fields(&fields, &request, &error) < 0) {
+	if (read_fields(exchange, &request, &error) < 0) {
 		api_error_respond(exchange, &error, NULL);
 		return;
 	}

@@ -23,6 +23,7 @@ struct purge {
 	struct purge_command command;
 	const char *url;
 	bool json, color, answered;
+	bool by_gateway; /* not by a broadcaster */
 	enum ctl_exit exit;
 };
 
@@ -74,12 +75,14 @@ static void read_target(
 		target->error = json_span_text(doc, error);
 }
 
-static void read_results(const struct json_span_doc *doc, struct msg_purge_result *result)
+static void read_results(
+	struct purge *p, const struct json_span_doc *doc, struct msg_purge_result *result)
 {
 	uint32_t list = json_span_member(doc, json_span_root(), SPAN_LITERAL("results"));
 	uint32_t error = json_span_member(doc, json_span_root(), SPAN_LITERAL("error"));
 	/* hashd and gatewayd answer {"error":{"message":…}}. */
-	if (error != JSON_SPAN_NONE && json_span_type(doc, error) == JSON_SPAN_OBJECT)
+	p->by_gateway = error != JSON_SPAN_NONE && json_span_type(doc, error) == JSON_SPAN_OBJECT;
+	if (p->by_gateway)
 		error = json_span_member(doc, error, SPAN_LITERAL("message"));
 	if (error != JSON_SPAN_NONE && !json_span_borrow_string(doc, error, &result->error))
 		result->error = json_span_text(doc, error);
@@ -98,7 +101,7 @@ static enum ctl_exit show(const struct purge *p, const struct msg_purge_result *
 {
 	struct buf out = BUF_INIT(ANSWER_MAX_BYTES);
 	if (p->json)
-		purge_report_write_json(result, &out);
+		purge_report_write_json(result, true, &out);
 	else if (result->results.count)
 		purge_report_write(result, p->color, &out);
 	fwrite(out.data, 1, out.len, stdout);
@@ -108,7 +111,11 @@ static enum ctl_exit show(const struct purge *p, const struct msg_purge_result *
 	fprintf(stderr, "cachectl: %.*s\n",
 		SPAN_ARG(result->error.len ? result->error
 					   : SPAN_LITERAL("that is no purge broadcaster")));
-	if (result->status == 403)
+	if (p->by_gateway)
+		fprintf(stderr,
+			"  that is no broadcaster but a gateway, which purges its own pod alone: name the "
+			"broadcaster (--url),\n  or a file with the gateway's PURGE_TOKEN (--token-file)\n");
+	else if (result->status == 403)
 		fprintf(stderr,
 			"  set " PURGE_COMMAND_TOKEN_ENV ", or name a file: --token-file\n");
 	return result->status == 400 ? CTL_USAGE : CTL_PROBLEMS;
@@ -134,7 +141,7 @@ static void on_answer(struct http_call *call, const struct http_call_result *ans
 	}
 	struct json_span_doc *doc = text.len ? json_span_new(text, NULL) : NULL;
 	if (doc && json_span_step(doc, SIZE_MAX) == JSON_SPAN_DONE)
-		read_results(doc, &result);
+		read_results(p, doc, &result);
 	p->exit = show(p, &result);
 	free(result.results.items);
 	json_span_free(&doc);

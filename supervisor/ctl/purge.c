@@ -32,7 +32,7 @@ static enum ctl_exit show(const struct buf *answer, const struct purge_options *
 		return CTL_FAILED;
 	}
 	if (options->json)
-		purge_report_write_json(&result, &out);
+		purge_report_write_json(&result, true, &out);
 	else if (result.results.count)
 		purge_report_write(&result, options->color, &out);
 	fwrite(out.data, 1, out.len, stdout);

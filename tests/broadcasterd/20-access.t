@@ -23,6 +23,7 @@ subtest 'HTTP' => sub {
 		for 'Bearer', 'Bearer ', "Bearer ${secret}x", 'Bearer ' . substr($secret, 1), "Basic $secret", $secret;
 	is purge(Authorization => "Bearer $_"), 200, 'with' for $secret, " $secret";
 	is purge(Authorization => "bearer $secret"), 200, 'the scheme in any case';
+	is purge(Authorization => "Bearer $_->[0]", authorization => "Bearer $_->[1]"), 400, 'two of them' for [ $secret, 'x' ], [ 'x', $secret ], [ $secret, $secret ];
 	is scalar($pod->purges), 3, 'only these reached the pod';
 	is_deeply [ map { $_->[1] } grep { lc $_->[0] eq 'authorization' } map { @{ $_->{headers} } } $pod->purges ], [],
 		'without PURGE_TOKEN none is sent on, least of all ours';

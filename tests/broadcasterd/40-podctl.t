@@ -49,7 +49,7 @@ for my $program (sort keys %calls) {
 		($code, $out, $err) = ctl($program, \%with, @purge, '--json', '--all');
 		is $code, 1, 'the same in JSON';
 		my $json = json_decode($out);
-		is_deeply [ map { $json->{$_} } qw(total success failed) ], [ 2, 1, 1 ], 'counts';
+		is_deeply [ map { $json->{$_} } qw(total success failed purged) ], [ 2, 1, 1, 1 ], 'counts';
 		is scalar(@{ $json->{results} }), 2, 'results';
 		$other->mode(status => 400, body => '{}');
 		($code, $out, $err) = ctl($program, \%with, @purge, '--all');
@@ -87,6 +87,14 @@ for my $program (sort keys %calls) {
 		($code, $out, $err) = ctl($program, {}, @purge, '--all', '--token-file=/nowhere');
 		is $code, 1, 'no such file';
 		like $err, qr{/nowhere: No such file}, 'says so';
+		my $crlf = spew(test_path('crlf'), "$secret\r\n");
+		is((ctl($program, {}, @purge, '--all', "--token-file=$crlf"))[0], 0, 'a file of another system');
+		for ([ '', qr/is empty: no token/ ], [ "\r\n", qr/is empty: no token/ ], [ "a\nb\n", qr/no token: one line/ ], [ "a\0b", qr/no token: one line/ ], [ "caf\xe9", qr/no token/ ]) {
+			my ($text, $why) = @$_;
+			($code, $out, $err) = ctl($program, {}, @purge, '--all', '--token-file=' . spew(test_path('bad'), $text));
+			is $code, 1, 'no token in a file';
+			like $err, $why, 'says so';
+		}
 	};
 }
 
@@ -95,6 +103,8 @@ subtest 'an address that is no broadcaster' => sub {
 	my ($code, $out, $err) = ctl('cachectl', \%with, 'purge', '--all', '--url', $gateway->url);
 	is $code, 1, 'a gatewayd';
 	like $err, qr/^cachectl: This gateway has no purge token/, 'the sentence, not the JSON around it';
+	like $err, qr/no broadcaster but a gateway.*PURGE_TOKEN/s, 'and what to do';
+	unlike $err, qr/BROADCASTERD_TOKEN/, 'which is not what helps with a broadcaster';
 };
 
 subtest 'nobody there' => sub {

@@ -40,14 +40,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct span rest = {(const char *)data, size};
-	struct purge_fields fields;
-	struct span *const at[] = {&fields.target, &fields.all, &fields.surrogate_key,
-		&fields.body_hash, &fields.key, &fields.store, &fields.time};
-	for (size_t i = 0; i < sizeof at / sizeof at[0]; i++)
-		*at[i] = next_line(&rest);
+	static const char *const names[] = {"X-Purge-All", "Surrogate-Key", "X-Body-Hash",
+		"X-Purge-Key", "X-Purge-Store", "X-Purge-Time", "surrogate-key"};
+	struct purge_fields fields = {.target = next_line(&rest)};
 	struct purge_request request;
 	struct api_error error;
-	if (purge_request_of_fields(&fields, &request, &error) == 0)
+	int rc = 0;
+	for (size_t i = 0; i < sizeof names / sizeof names[0] && rc == 0; i++) {
+		struct span value = next_line(&rest);
+		if (value.data)
+			rc = purge_fields_add(&fields, span_of(names[i]), value, &error);
+	}
+	if (rc == 0 && rest.len)
+		rc = purge_fields_add(&fields, rest, SPAN_LITERAL("1"), &error);
+	if (rc == 0)
+		rc = purge_request_of_fields(&fields, &request, &error);
+	if (rc == 0)
 		check(&request);
 	else
 		BUG_ON(error.status != 400);
@@ -59,7 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			check(&request);
 		msg_purge_params_free(&params);
 	}
-	cache_control_has(fields.surrogate_key, "no-store");
+	cache_control_has(fields.surrogate_keys[0], "no-store");
 	struct cache_control_answer answer = {.cache_control = fields.target, .vary = fields.key};
 	cache_control_shareable(&answer);
 	return 0;

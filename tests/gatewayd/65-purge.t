@@ -86,6 +86,9 @@ subtest 'tags' => sub {
 	is hit($d[1], 'tagged 3'), 'HIT', 'what was not stays';
 	purge($d[0], '/', 'Surrogate-Key' => 'green');
 	is hit($_, 'tagged 3'), 'MISS', 'the other tag, in both' for $d[0];
+	ask($d[0], [ 'tagged 4', 'tagged 5' ], headers => [ 'Surrogate-Key' => 'violet' ]);
+	is purge($d[0], '/', 'Surrogate-Key' => 'no-such-tag', 'surrogate-key' => 'violet')->{status}, 200, 'tags in two fields';
+	is ask($d[0], [ 'tagged 4', 'tagged 5' ])->{headers}{'x-cache'}, 'MISS', 'both count';
 };
 
 subtest 'model' => sub {
@@ -176,9 +179,13 @@ subtest 'what cannot be' => sub {
 		[ 'X-Body-Hash' => 'z' x 64 ], [ 'X-Purge-Store' => 'true' ], [ 'X-Purge-Store' => 'true', 'Surrogate-Key' => 'a' ],
 		[ 'X-Purge-Store' => 'true', 'Surrogate-Key' => 'model:' ], [ 'X-Purge-Store' => 'maybe' ], [ 'X-Purge-Time' => '5' ],
 		[ 'X-Purge-Store' => 'true', 'X-Body-Hash' => $H ], [ 'X-Purge-Store' => 'true', 'X-Purge-All' => 1, 'X-Purge-Time' => '-5' ],
+		[ 'X-Purge-Tag' => 'a' ], [ 'x-purge-al' => 'true' ], [ 'X-Purge-' . 'y' x 300 => 1, 'X-Purge-All' => 'true' ], [ ('X-Purge-Key' => $H) x 2 ],
+		[ ('Surrogate-Key' => join(' ', 1 .. 20)), 'surrogate-key' => join(' ', 21 .. 40) ], [ 'X-Purge-All' => 'false', 'X-Purge-All' => 'true' ],
+		[ Authorization => "Bearer $TOKEN" ], # a second one
 		[ 'Surrogate-Key' => join ' ', 1 .. 33 ], [ 'Surrogate-Key' => 'x' x 257 ], [ 'Surrogate-Key' => "caf\xc3\xa9" ]) {
 		my $r = purge($d[0], '/', @$bad);
 		is $r->{status}, 400, substr("@$bad: " . ($r->{json}{error}{message} // $r->{body}), 0, 150);
+		like $r->{json}{error}{message}, qr/^\Q$bad->[0]\E: there is no such field/, 'named' if $bad->[0] =~ /^x-purge-(tag|al)$/i;
 	}
 	is purge($d[0], '/', 'Surrogate-Key' => join ' ', map { $_ . 'x' x 250 } 10 .. 41)->{status}, 200, '32 long tags';
 	my $r = ask($d[0], 'x', headers => [ 'Surrogate-Key' => 'x' x 257 ]);
