@@ -33,6 +33,7 @@ struct search {
 	struct search *next, **prev;
 	struct resolve_lookup *lookup;
 	struct deferred now;
+	uint64_t began_us;
 	void (*on_done)(const struct discovery_result *result, void *arg);
 	void *arg;
 };
@@ -185,7 +186,8 @@ static void finish(struct search *s, const struct resolve_result *resolved)
 	struct discovery *d = s->discovery;
 	struct target_list found = {0};
 	struct discovery_result result = {gather(d, resolved, &found), &found};
-	stats_discovery(d->metrics, result.outcome, found.count);
+	stats_discovery(d->metrics, result.outcome, found.count,
+		(double)(loop_now_us(d->loop) - s->began_us) / 1e6);
 	if (result.outcome == DISCOVERY_FAILED)
 		target_list_clear(&found);
 	void (*on_done)(const struct discovery_result *, void *) = s->on_done;
@@ -214,6 +216,7 @@ struct search *discovery_start(struct discovery *discovery,
 	if (!s)
 		return NULL;
 	*s = (struct search){.discovery = discovery,
+		.began_us = loop_now_us(discovery->loop),
 		.next = discovery->searches,
 		.prev = &discovery->searches,
 		.on_done = on_done,

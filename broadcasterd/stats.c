@@ -6,6 +6,7 @@ enum {
 	DELIVERIES,
 	DELIVERY_DURATION,
 	DISCOVERIES,
+	DISCOVERY_DURATION,
 	TARGETS,
 	PENDING,
 	PENDING_TARGETS,
@@ -60,6 +61,10 @@ const struct metric_family stats_families[] = {
 		.help = "Searches for targets: ok, none or failed.",
 		.labels = {"result"},
 		.known = discovery_results},
+	[DISCOVERY_DURATION] = {.name = "broadcaster_discovery_duration_seconds",
+		.type = METRIC_HISTOGRAM,
+		.help = "Time of a search for targets, DNS included.",
+		.buckets = metrics_latency_buckets},
 	[TARGETS] = {.name = "broadcaster_targets",
 		.type = METRIC_GAUGE,
 		.help = "Targets found by the last search."},
@@ -131,11 +136,13 @@ void stats_delivery(struct metrics *metrics, const struct delivery_result *resul
 			(double)result->duration_us / 1e6);
 }
 
-void stats_discovery(struct metrics *metrics, enum discovery_outcome outcome, size_t n_targets)
+void stats_discovery(
+	struct metrics *metrics, enum discovery_outcome outcome, size_t n_targets, double seconds)
 {
 	static const char *const names[] = {
 		[DISCOVERY_OK] = "ok", [DISCOVERY_NONE] = "none", [DISCOVERY_FAILED] = "failed"};
 	count(metrics, DISCOVERIES, names[outcome]);
+	metric_observe(metric(metrics, &stats_families[DISCOVERY_DURATION]), seconds);
 	if (outcome != DISCOVERY_FAILED)
 		metric_set(metric(metrics, &stats_families[TARGETS]), (double)n_targets);
 }

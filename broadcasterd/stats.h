@@ -35,6 +35,7 @@ void stats_pending(struct metrics *metrics, size_t n_pending, size_t n_targets, 
 	double oldest_seconds);
 void stats_journal(struct metrics *metrics, bool ok);
 
-void stats_discovery(struct metrics *metrics, enum discovery_outcome outcome, size_t n_targets);
+void stats_discovery(
+	struct metrics *metrics, enum discovery_outcome outcome, size_t n_targets, double seconds);
 
 #endif

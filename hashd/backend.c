@@ -38,6 +38,7 @@ struct backend {
 	struct rpc_call *ping;
 	uint64_t heard_us, woken_us;
 	struct metric *up;
+	struct metric *durations[2]; /* of requests: failed, ok */
 };
 
 struct backends {
@@ -238,6 +239,11 @@ static void on_tick(void *arg)
 	timer_arm(backends->timer, (uint64_t)backends->conf->ping_interval_ms);
 }
 
+void backend_answered(struct backend *backend, bool ok, uint64_t duration_us)
+{
+	metric_observe(backend->durations[ok], (double)duration_us / 1e6);
+}
+
 /* ---- The set ---- */
 
 /* name and path are taken over. -1 when out of memory. */
@@ -250,6 +256,9 @@ static int add(struct backends *backends, struct metrics *metrics, char *name, c
 	*backend = (struct backend){.owner = backends, .name = name};
 	backend->node = rendezvous_node(span_of(name));
 	backend->up = metric(metrics, observe_family(OBSERVE_BACKEND_UP), name);
+	for (int ok = 0; ok < 2; ok++)
+		backend->durations[ok] = metric(metrics, observe_family(OBSERVE_BACKEND_DURATION),
+			name, ok ? "ok" : "failed");
 	backend->client = connect_to(backend, path);
 	if (!backend->client)
 		goto fail;

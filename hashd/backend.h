@@ -58,6 +58,8 @@ const char *backend_name(const struct backend *backend);
 struct rpc_client *backend_client(const struct backend *backend);
 /* Its arena, as mapped for the present connection; NULL when it shares none. */
 struct window *backend_window(const struct backend *backend);
+/* A request that it was asked has ended, completely answered (ok) or not: for the metrics. */
+void backend_answered(struct backend *backend, bool ok, uint64_t duration_us);
 /* It said something: a sign of life. */
 void backend_heard(struct backend *backend);
 

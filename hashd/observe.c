@@ -103,6 +103,15 @@ const struct metric_family observe_families[] = {
 			.help = "1 while this gatewayd answers its health checks.",
 			.labels = {"backend"},
 		},
+	[OBSERVE_BACKEND_DURATION] =
+		{
+			.name = "hashd_backend_request_duration_seconds",
+			.type = METRIC_HISTOGRAM,
+			.help = "Time from asking this gatewayd to the end of its answer, by result: "
+				"ok, or failed (lost, refused, too late).",
+			.labels = {"backend", "result"},
+			.buckets = metrics_latency_buckets,
+		},
 	[OBSERVE_MAPPED] =
 		{
 			.name = "hashd_mapped_bytes",

@@ -47,6 +47,7 @@ struct request {
 	bool idempotent;
 	uint64_t owed_credit; /* not given back, because the asker takes no more */
 	bool holding;
+	uint64_t asked_us; /* the attempt under way */
 	uint64_t deadline_us, wait_until_us;
 };
 TAILQ_HEAD(request_list, request);
@@ -73,6 +74,12 @@ static void ask(struct request *request);
 
 /* ---- Life ---- */
 
+static void measure(const struct request *request, bool ok)
+{
+	backend_answered(
+		request->backend, ok, loop_now_us(request->owner->loop) - request->asked_us);
+}
+
 static void set_state(struct request *request, enum request_state state)
 {
 	struct requests *owner = request->owner;
@@ -88,6 +95,8 @@ static void set_state(struct request *request, enum request_state state)
 		owner->n_waiting++;
 	}
 	request->state = state;
+	if (state == REQUEST_ANSWERED)
+		measure(request, true);
 }
 
 /* The one teardown, from every state. */
@@ -119,6 +128,8 @@ static void fail(struct request *request, enum request_failure why, const char *
 	const char *backend = request_backend(request);
 
 	metric_add(request->owner->failures[why], 1);
+	if (request->state == REQUEST_ASKED || request->state == REQUEST_ANSWERING)
+		measure(request, false);
 	trace_span_fail(request->span, failure_names[why], detail);
 	finish(request);
 	events->on_failed(why, detail, backend, arg);
@@ -134,6 +145,7 @@ static void ask_again(struct request *request, const char *detail)
 		fail(request, REQUEST_LOST, detail);
 		return;
 	}
+	measure(request, false);
 	metric_add(metric(owner->metrics, observe_family(OBSERVE_FAILOVERS),
 			   backend_name(request->backend)),
 		1);
@@ -314,6 +326,7 @@ static void ask(struct request *request)
 	}
 	request->backend = backend;
 	request->attempts++;
+	request->asked_us = loop_now_us(owner->loop);
 	request->body_sent = 0;
 	params->headers.count = 0;
 	request->events->describe(params, request->arg);

@@ -47,6 +47,8 @@ subtest 'lost before it answered: asked once more elsewhere' => sub {
 		up($hashd, 2);
 	}
 	cmp_ok metric($hashd, 'hashd_failovers_total{backend="gatewayd.0"}'), '>=', 2, 'counted';
+	cmp_ok metric($hashd, 'hashd_backend_request_duration_seconds_count{backend="gatewayd.0",result="failed"}'), '>=', 2, 'as failures of that instance';
+	cmp_ok metric($hashd, 'hashd_backend_request_duration_seconds_count{backend="gatewayd.1",result="ok"}'), '>=', 2, 'and answers of the other';
 	# Large bodies are sent again from the start.
 	my $large = 'L' x 3_000_000;
 	$_->mode(drop => JSON::PP::true, times => 1) for $gatewayd[0];
