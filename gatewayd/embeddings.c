@@ -209,6 +209,7 @@ static void assemble(void *arg)
 			.stored_ms = oldest_ms(request),
 			.since = request->since,
 			.tags = request->tags,
+			.again = request->from[STATS_MEMORY] == request->query.n,
 		};
 		for (size_t i = 0; i < request->query.n; i++)
 			facts.tokens += cache_object_info(request->elements[i])->total_tokens;

@@ -230,7 +230,7 @@ struct cache_object *response_cache_put(struct gateway *gateway, const struct ex
 	};
 	struct cache_object *object = cache_object_new(
 		gateway->cache, &info, CACHE_IDENTITY, body, true);
-	if (object)
+	if (object && facts->again)
 		cache_insert_tagged(gateway->cache, object, &tagging, now_ms);
 	return object;
 }
