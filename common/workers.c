@@ -19,17 +19,20 @@ struct job_list {
 };
 
 struct workers {
-	int fd; /* an eventfd: written when the list of done jobs stops being empty */
+	int fd; /* an eventfd: written when there is something new in the list of done jobs */
 	struct event *event;
 	size_t max_queued;
 	/* Loop thread only: */
 	struct loop *loop;
 	size_t pending;
 	struct job *ending; /* taken from the list of done jobs */
+	struct timer *patience;
 
 	pthread_mutex_t lock; /* over what follows */
 	pthread_cond_t wake;
-	struct job_list waiting, finished;
+	struct job_list waiting, patient, finished;
+	unsigned n_patient, n_in_a_row; /* waiting; impatient ones that were taken since */
+	bool told;                      /* of what is in finished */
 	bool stopping;
 	unsigned idle;        /* threads that wait */
 	bool waking;          /* one of them was signalled and has not taken its job yet */
@@ -75,7 +78,7 @@ static struct job *list_take_all(struct job_list *list)
  */
 static bool should_wake(struct workers *w)
 {
-	if (!w->waiting.head || w->idle == 0 || w->waking)
+	if ((!w->waiting.head && !w->patient.head) || w->idle == 0 || w->waking)
 		return false;
 	return w->waking = true;
 }
@@ -83,7 +86,7 @@ static bool should_wake(struct workers *w)
 /* With the lock; NULL: stopping. */
 static struct job *wait_for_job(struct workers *w)
 {
-	while (!w->stopping && !w->waiting.head) {
+	while (!w->stopping && !w->waiting.head && !w->patient.head) {
 		w->idle++;
 		pthread_cond_wait(&w->wake, &w->lock);
 		w->idle--;
@@ -92,7 +95,11 @@ static struct job *wait_for_job(struct workers *w)
 	if (w->stopping)
 		return NULL;
 	atomic_fetch_sub_explicit(&w->queued, 1, memory_order_relaxed);
-	return list_take_first(&w->waiting);
+	bool patient = w->patient.head &&
+		       (!w->waiting.head || w->n_in_a_row >= WORKERS_TOGETHER);
+	w->n_in_a_row = patient ? 0 : w->n_in_a_row + 1;
+	w->n_patient -= patient;
+	return list_take_first(patient ? &w->patient : &w->waiting);
 }
 
 static void wake_loop(const struct workers *w)
@@ -109,7 +116,7 @@ static void *run_thread(void *arg)
 	struct job *job;
 	pthread_mutex_lock(&w->lock);
 	while ((job = wait_for_job(w))) {
-		bool wake = should_wake(w);
+		bool wake = (w->waiting.head || w->n_patient >= WORKERS_TOGETHER) && should_wake(w);
 		pthread_mutex_unlock(&w->lock);
 		if (wake)
 			pthread_cond_signal(&w->wake);
@@ -117,9 +124,9 @@ static void *run_thread(void *arg)
 		job->work(job);
 
 		pthread_mutex_lock(&w->lock);
-		bool was_empty = !w->finished.head;
 		list_append(&w->finished, job);
-		if (was_empty) {
+		if (!w->told && !(job->patient && (w->waiting.head || w->patient.head))) {
+			w->told = true;
 			pthread_mutex_unlock(&w->lock);
 			wake_loop(w);
 			pthread_mutex_lock(&w->lock);
@@ -154,12 +161,23 @@ static void on_finished(evutil_socket_t fd, short what, void *arg)
 	if (takes) {
 		pthread_mutex_lock(&w->lock);
 		w->ending = list_take_all(&w->finished);
+		w->told = false;
 		pthread_mutex_unlock(&w->lock);
 	}
 	finish(w, loop_now_us(w->loop) + LOOP_SLICE_US);
 	/* What ended meanwhile was told already, and is not told again. */
 	if (w->ending || !takes)
 		wake_loop(w);
+}
+
+static void wake_for_patient(void *arg)
+{
+	struct workers *w = arg;
+	pthread_mutex_lock(&w->lock);
+	bool wake = w->patient.head && should_wake(w);
+	pthread_mutex_unlock(&w->lock);
+	if (wake)
+		pthread_cond_signal(&w->wake);
 }
 
 static void stop_threads(struct workers *w)
@@ -199,7 +217,11 @@ struct workers *workers_new(struct loop *loop, unsigned threads, size_t max_queu
 	w->loop = loop;
 	w->max_queued = max_queued;
 	list_init(&w->waiting);
+	list_init(&w->patient);
 	list_init(&w->finished);
+	w->patience = timer_new(loop, wake_for_patient, w);
+	if (!w->patience)
+		goto fail_memory;
 	w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (w->fd < 0)
 		goto fail_memory;
@@ -223,27 +245,42 @@ fail_event:
 fail_fd:
 	close(w->fd);
 fail_memory:
+	timer_free(&w->patience);
 	free(w);
 	return NULL;
 }
 
-int workers_submit(struct workers *w, struct job *job)
+static int submit(struct workers *w, struct job *job, bool patient)
 {
+	job->patient = patient;
 	pthread_mutex_lock(&w->lock);
 	bool taken = !w->stopping && workers_queued(w) < w->max_queued;
 	bool wake = false;
 	if (taken) {
-		list_append(&w->waiting, job);
+		list_append(patient ? &w->patient : &w->waiting, job);
+		w->n_patient += patient;
 		atomic_fetch_add_explicit(&w->queued, 1, memory_order_relaxed);
-		wake = should_wake(w);
+		wake = (!patient || w->n_patient >= WORKERS_TOGETHER) && should_wake(w);
 	}
 	pthread_mutex_unlock(&w->lock);
 	if (wake)
 		pthread_cond_signal(&w->wake);
 	if (!taken)
 		return -1;
+	if (patient && !timer_armed(w->patience))
+		timer_arm(w->patience, WORKERS_PATIENCE_MS);
 	w->pending++;
 	return 0;
+}
+
+int workers_submit(struct workers *w, struct job *job)
+{
+	return submit(w, job, false);
+}
+
+int workers_submit_patient(struct workers *w, struct job *job)
+{
+	return submit(w, job, true);
 }
 
 size_t workers_queued(const struct workers *w)
@@ -267,8 +304,11 @@ void workers_free(struct workers **workers)
 	finish(w, UINT64_MAX);
 	w->ending = list_take_all(&w->waiting);
 	finish(w, UINT64_MAX);
+	w->ending = list_take_all(&w->patient);
+	finish(w, UINT64_MAX);
 	BUG_ON(w->pending != 0);
 	*workers = NULL;
+	timer_free(&w->patience);
 	pthread_cond_destroy(&w->wake);
 	pthread_mutex_destroy(&w->lock);
 	event_free(w->event);

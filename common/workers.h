@@ -18,14 +18,25 @@ struct job {
 	void (*done)(struct job *job); /* on the loop thread, exactly once, never from inside
 					  workers_submit() */
 	struct job *next;              /* private */
+	bool patient;
 };
 
 /* threads > 0, all signals blocked in them. max_queued: jobs waiting for a thread (a job that is
  * just handed to an idle one counts until that has woken up); more is refused. NULL on failure. */
 struct workers *workers_new(struct loop *loop, unsigned threads, size_t max_queued);
-/* 0, or -1 when the queue is full: the job was not taken. Jobs start in order. done() is called for
+/* 0, or -1 when the queue is full: the job was not taken. Jobs start in order, patient ones behind
+ * all others (of many, one in WORKERS_TOGETHER is patient all the same). done() is called for
  * LOOP_SLICE_US a turn, then for the others in the next. */
 int workers_submit(struct workers *workers, struct job *job);
+/*
+ * The same for a job that nobody waits for: it starts within WORKERS_PATIENCE_MS, or as soon as a
+ * thread is awake and has nothing else to do, or WORKERS_TOGETHER of them wait. done() may come
+ * some jobs later, and certainly when the threads have nothing more to do. To wake a thread, and
+ * the loop again, costs more than many a job.
+ */
+#define WORKERS_PATIENCE_MS 2
+#define WORKERS_TOGETHER    16
+int workers_submit_patient(struct workers *workers, struct job *job);
 size_t workers_queued(const struct workers *workers);  /* waiting for a thread */
 size_t workers_pending(const struct workers *workers); /* submitted and not yet done */
 /* Waits for running jobs; then calls done() for every job submitted, run or not; those calls may

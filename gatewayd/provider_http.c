@@ -77,6 +77,7 @@ struct provider_call {
 	struct trace_span *span;    /* of the attempt */
 	struct digest credential;
 	struct timer *timer;
+	struct deferred begin; /* the first round: a timer would wait for the next turn */
 	struct http_call *http;
 	struct provider_target *target; /* of the call under way */
 	uint32_t tried;                 /* targets, since the last wait */
@@ -97,6 +98,7 @@ static void call_free(struct provider_call *call)
 	trace_span_fail(call->span, "cancelled", NULL);
 	trace_span_end(&call->span);
 	timer_free(&call->timer);
+	loop_defer_cancel(call->maker->loop, &call->begin);
 	provider_headers_free(&call->headers);
 	provider_body_free(&call->body);
 	free(call->model);
@@ -481,6 +483,7 @@ static struct provider_call *call_new(struct provider *provider,
 	call->deadline_us = loop_now_us(maker->loop) + (uint64_t)maker->options.timeout_ms * 1000;
 	backoff_init(&call->backoff, BACKOFF_BASE_MS, BACKOFF_MAX_MS, 2);
 	call->timer = timer_new(maker->loop, begin_round, call);
+	deferred_init(&call->begin, begin_round, call);
 	return call;
 }
 
@@ -506,7 +509,7 @@ static struct provider_call *http_buy(struct provider *provider,
 	if (later)
 		call->state = CALL_WRITING;
 	else
-		timer_arm(call->timer, 0);
+		loop_defer(call->maker->loop, &call->begin);
 	return call;
 }
 
@@ -523,7 +526,7 @@ static struct provider_call *http_list_models(struct provider *provider, struct 
 		call_free(call);
 		return NULL;
 	}
-	timer_arm(call->timer, 0);
+	loop_defer(call->maker->loop, &call->begin);
 	return call;
 }
 

@@ -421,7 +421,7 @@ static int dir_put(struct store_put *put)
 {
 	struct dir_put *dp = (struct dir_put *)put;
 	dp->job = (struct job){.work = put_work, .done = put_done};
-	return workers_submit(dir_of(put->store)->workers, &dp->job);
+	return workers_submit_patient(dir_of(put->store)->workers, &dp->job);
 }
 
 static void dir_stored(struct store *store, const struct store_put *put)
