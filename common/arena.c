@@ -21,6 +21,13 @@
 #define SAME_CLASS_FIRST_STEPS 4
 #define SAME_CLASS_STEPS       64
 
+/* Pages that are got before they are needed; and the most at a time: others want the loop too. */
+#define POPULATE_AHEAD_BYTES (64u << 10)
+#define POPULATE_MOST_BYTES  (64u << 10)
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 /* The smallest class of which every block is at least this large. */
 static struct class class_for(uint32_t size)
 {
@@ -202,6 +209,27 @@ static bool is_free(const struct arena *a, uint32_t id)
 	return id && block_at(a, id)->state == BLOCK_FREE;
 }
 
+/*
+ * A block about to be used from its start on, and beyond the pages it holds: get the next ones as
+ * well, with one call. It takes two thirds of the time of faults one by one. What does not work
+ * (Linux before 5.14, no memory) is left to the faults.
+ */
+static void populate(struct arena *a, struct block *b, uint32_t size)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t start = (uint64_t)b->start * GRANULE;
+	uint64_t from = round_up(start + (uint64_t)b->dirty * GRANULE, page);
+	uint64_t to = start + (uint64_t)size * GRANULE;
+	uint64_t end = (start + (uint64_t)b->size * GRANULE) / page * page;
+	if (to <= from || to - from > POPULATE_MOST_BYTES)
+		return;
+	to = round_up(to, page) + POPULATE_AHEAD_BYTES;
+	if (to > end)
+		to = end;
+	if (to > from && madvise(a->base + from, to - from, MADV_POPULATE_WRITE) == 0)
+		b->dirty = (uint32_t)((to - start) / GRANULE);
+}
+
 uint64_t arena_alloc(struct arena *a, uint64_t len_bytes)
 {
 	BUG_ON(len_bytes == 0);
@@ -212,6 +240,8 @@ uint64_t arena_alloc(struct arena *a, uint64_t len_bytes)
 	if (!id)
 		return ARENA_NONE;
 	arena_list_remove(a, id);
+	if (block_at(a, id)->dirty < size)
+		populate(a, block_at(a, id), size);
 	if (block_at(a, id)->size > size) {
 		uint32_t rest = arena_block_split(a, id, size);
 		arena_list_add(a, rest ? rest : id);

@@ -33,7 +33,8 @@ struct arena_stats {
 };
 
 /*
- * size_bytes (> 0, under 128 GiB) is rounded up to whole pages; memory is used as it is allocated.
+ * size_bytes (> 0, under 128 GiB) is rounded up to whole pages; memory is used as it is allocated
+ * (some pages ahead).
  * The memfd has mode 0400 and is sealed F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL. NULL with errno.
  */
 struct arena *arena_new(uint64_t size_bytes);

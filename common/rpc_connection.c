@@ -39,7 +39,7 @@ struct rpc_connection {
 	bool expecting; /* one may come */
 
 	unsigned hold; /* stack frames in here: memory stays */
-	bool pause_reading;
+	bool answering;
 	bool keep_socket;
 	bool eof; /* the peer has closed its end */
 	bool paused;
@@ -85,7 +85,7 @@ static void check_queue(struct rpc_connection *c)
 		c->broken = "it does not read its answers";
 	if (c->out.bytes > RPC_SEND_HIGH_WATER_BYTES && !c->congested) {
 		c->congested = true;
-		if (c->pause_reading) {
+		if (c->answering) {
 			c->paused = true;
 			set_reading(c, false);
 		}
@@ -265,6 +265,16 @@ void rpc_connection_put_cancel(struct rpc_connection *connection, uint32_t id)
 
 /* ---- in ---- */
 
+/* Those who ask wait for each other. What they wait for, the answers of a daemon of ours to all of
+ * them, must not wait behind them. */
+static void wait_for_turn(struct rpc_connection *c)
+{
+	if (c->answering)
+		loop_queue(c->loop, &c->go_on);
+	else
+		loop_defer(c->loop, &c->go_on);
+}
+
 /* Hand over the whole frames that are in the buffer: one, and as many as fit in the time; then
  * go_on is scheduled. */
 static void process(struct rpc_connection *c)
@@ -273,7 +283,7 @@ static void process(struct rpc_connection *c)
 	for (bool first = true; c->in_at < c->in_len && !c->paused && !c->closed && !c->lost;
 		first = false) {
 		if (!first && loop_now_us(c->loop) - begin_us >= PIECE_US) {
-			loop_queue(c->loop, &c->go_on);
+			wait_for_turn(c);
 			return;
 		}
 		const uint8_t *data = c->in + c->in_at;
@@ -340,7 +350,7 @@ static void read_once(struct rpc_connection *c)
 		process(c);
 		/* One that takes no frames is read to its end, ready or not. */
 		if (c->deaf && !c->closed && !c->lost)
-			loop_queue(c->loop, &c->go_on);
+			wait_for_turn(c);
 	} else if (n == 0) {
 		c->eof = true;
 		lose(c, RPC_LOST, "the peer closed the connection");
@@ -375,11 +385,11 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	struct rpc_connection *c = arg;
-	if (!deferred_scheduled(&c->go_on) && !loop_slice_is_over(c->loop)) {
+	if (!deferred_scheduled(&c->go_on) && (!c->answering || !loop_slice_is_over(c->loop))) {
 		go_on(c);
 		return;
 	}
-	loop_queue(c->loop, &c->go_on);
+	wait_for_turn(c);
 	/* The kernel is not to tell of it again in every turn until it is our turn. */
 	if (!loop_turn_is_full(c->loop))
 		set_reading(c, false);
@@ -460,7 +470,7 @@ void rpc_connection_put_descriptor(
 	}
 }
 
-struct rpc_connection *rpc_connection_new(struct loop *loop, int fd, bool pause_reading,
+struct rpc_connection *rpc_connection_new(struct loop *loop, int fd, bool answering,
 	const struct rpc_connection_events *events, void *arg)
 {
 	struct rpc_connection *c = calloc(1, sizeof *c);
@@ -469,7 +479,7 @@ struct rpc_connection *rpc_connection_new(struct loop *loop, int fd, bool pause_
 	c->loop = loop;
 	c->fd = fd;
 	c->descriptor = -1;
-	c->pause_reading = pause_reading;
+	c->answering = answering;
 	c->events = events;
 	c->arg = arg;
 	deferred_init(&c->flush, flush, c);

@@ -36,11 +36,12 @@ struct rpc_connection_events {
 };
 
 /*
- * Takes fd over (non-blocking), on failure too. pause_reading: while congested, read nothing.
- * Only the answering end does so: if both ends did, two peers full of each other's frames would
- * wait for ever. The asking end instead reports no credit and RPC_BUSY.
+ * Takes fd over (non-blocking), on failure too. answering: this end serves what others ask. It
+ * reads nothing while congested; if both ends did, two peers full of each other's frames would wait
+ * for ever: the asking end instead reports no credit and RPC_BUSY. And those who ask wait for each
+ * other (loop_queue), while the answers of a daemon of ours, to all that ask it, wait for nobody.
  */
-struct rpc_connection *rpc_connection_new(struct loop *loop, int fd, bool pause_reading,
+struct rpc_connection *rpc_connection_new(struct loop *loop, int fd, bool answering,
 	const struct rpc_connection_events *events, void *arg);
 /* May be called from any callback of this connection; what is queued is tried once. */
 void rpc_connection_free(struct rpc_connection **connection);

@@ -95,8 +95,7 @@ static struct job *wait_for_job(struct workers *w)
 	if (w->stopping)
 		return NULL;
 	atomic_fetch_sub_explicit(&w->queued, 1, memory_order_relaxed);
-	bool patient = w->patient.head &&
-		       (!w->waiting.head || w->n_in_a_row >= WORKERS_TOGETHER);
+	bool patient = w->patient.head && (!w->waiting.head || w->n_in_a_row >= WORKERS_TOGETHER);
 	w->n_in_a_row = patient ? 0 : w->n_in_a_row + 1;
 	w->n_patient -= patient;
 	return list_take_first(patient ? &w->patient : &w->waiting);

@@ -242,6 +242,9 @@ static void answer(struct embeddings *request)
 	enum stats_result result = result_of(request);
 	size_t hits = request->from[STATS_MEMORY] + request->from[STATS_STORE];
 	count_success(request, result);
+	/* Nobody needs the texts any more, and a slow client may take long. */
+	shared_slice_unref(request->body);
+	request->body = NULL;
 
 	struct response_head head;
 	response_head_fill(&head, request->gateway, request->exchange, stats_x_cache(result),

@@ -11,6 +11,7 @@
 #include "common/reclaim.h"
 #include "common/rpc.h"
 #include "gatewayd/lease.h"
+#include "gatewayd/rpc_peer.h"
 
 /* A streamed answer gives way to others after so much. */
 #define PULL_BYTES        (128u << 10)
@@ -20,7 +21,7 @@
 /* A smaller body is cheaper to copy. */
 #define LEASE_MIN_BYTES 2048
 
-TAILQ_HEAD(borrower_list, rpc_entry); /* oldest first */
+TAILQ_HEAD(holder_list, rpc_entry); /* oldest first */
 
 struct exchange_rpc {
 	struct loop *loop;
@@ -28,7 +29,9 @@ struct exchange_rpc {
 	void (*on_exchange)(struct exchange *exchange, void *arg);
 	void *arg;
 	struct leases *leases;
-	struct borrower_list borrowers;
+	struct rpc_peers *peers;
+	struct holder_list holders; /* those with a piece of an answer, and what they stream */
+	struct deferred reset_later;
 	struct rpc_method methods[4];
 	bool draining;
 };
@@ -40,6 +43,9 @@ struct rpc_entry {
 	char *bytes; /* the packed params: all spans point in here */
 	struct msg_request_params params;
 
+	struct rpc_peer *peer;
+	size_t params_bytes;
+	struct rpc_peer_body *room; /* for the body; until it is complete */
 	struct buf body;
 	struct digest_state *sum; /* of a body in chunks */
 	bool hashed;              /* body_hash is what the body has */
@@ -48,17 +54,28 @@ struct rpc_entry {
 	struct shared_slice *piece; /* of the answer, going out in several chunks */
 	size_t piece_sent;
 	bool streaming; /* pieces come from on_pull */
-	bool borrows;   /* the piece is lent by the cache: in the listener's list */
-	TAILQ_ENTRY(rpc_entry) borrower;
+	bool borrows;   /* the piece is lent by the cache */
+	bool holds;     /* in the listener's list */
+	TAILQ_ENTRY(rpc_entry) holder;
 	struct deferred later;
 };
+
+static void drop_piece(struct rpc_entry *entry)
+{
+	if (entry->piece && !entry->borrows)
+		rpc_peer_answer_less(entry->peer, entry->piece->slice.len_bytes);
+	shared_slice_unref(entry->piece);
+	entry->piece = NULL;
+}
 
 static void entry_free(struct rpc_entry *entry)
 {
 	loop_defer_cancel(entry->listener->loop, &entry->later);
-	if (entry->borrows)
-		TAILQ_REMOVE(&entry->listener->borrowers, entry, borrower);
-	shared_slice_unref(entry->piece);
+	if (entry->holds)
+		TAILQ_REMOVE(&entry->listener->holders, entry, holder);
+	drop_piece(entry);
+	rpc_peer_body_free(&entry->room);
+	rpc_peer_leave(entry->peer, entry->params_bytes);
 	reclaim_buf(entry->listener->loop, &entry->body);
 	digest_free(&entry->sum);
 	exchange_leave(&entry->exchange);
@@ -108,7 +125,9 @@ static void body_complete(struct rpc_entry *entry)
 	}
 	size_t len = 0;
 	void *data = buf_take(&entry->body, &len);
-	exchange->events->on_body(slice_reclaimed(entry->listener->loop, data, len), exchange->arg);
+	struct slice body = entry->room ? rpc_peer_body_take(&entry->room, data, len)
+					: slice_reclaimed(entry->listener->loop, data, len);
+	exchange->events->on_body(body, exchange->arg);
 }
 
 static void on_body_complete(void *arg)
@@ -139,11 +158,30 @@ static void on_chunk(struct span data, bool end, void *arg)
 	rpc_request_give_credit(entry->request, data.len);
 }
 
+static void on_room(void *arg)
+{
+	struct rpc_entry *entry = arg;
+	rpc_request_give_credit(entry->request, BODY_CREDIT_BYTES);
+}
+
+/* Out of memory: told later, as everything is. */
+static void on_no_room(void *arg)
+{
+	refuse(arg, RPC_BUSY, "body: memory is short");
+}
+
 static void entry_want_body(struct exchange *exchange)
 {
 	struct rpc_entry *entry = (struct rpc_entry *)exchange;
 	if (entry->params.chunked && entry->body.len < entry->params.body_bytes) {
-		rpc_request_give_credit(entry->request, BODY_CREDIT_BYTES);
+		entry->room = rpc_peer_body_new(
+			entry->peer, (size_t)entry->params.body_bytes, on_room, entry);
+		if (!entry->room) {
+			deferred_init(&entry->later, on_no_room, entry);
+			loop_defer(entry->listener->loop, &entry->later);
+		} else if (rpc_peer_body_has_room(entry->room)) {
+			on_room(entry);
+		}
 		return;
 	}
 	if (!entry->params.chunked)
@@ -193,14 +231,23 @@ static int hold_piece(struct rpc_entry *entry, struct slice *piece)
 {
 	entry->piece = shared_slice_new(*piece);
 	entry->piece_sent = 0;
-	return entry->piece ? 0 : -1;
+	if (!entry->piece)
+		return -1;
+	if (!entry->holds) {
+		entry->holds = true;
+		TAILQ_INSERT_TAIL(&entry->listener->holders, entry, holder);
+	}
+	if (!entry->borrows)
+		rpc_peer_answer_more(entry->peer, entry->piece->slice.len_bytes);
+	if (rpc_peer_answers_too_much(entry->peer))
+		loop_defer(entry->listener->loop, &entry->listener->reset_later);
+	return 0;
 }
 
 /* The next piece to send; false at the end. */
 static bool next_piece(struct rpc_entry *entry)
 {
-	shared_slice_unref(entry->piece);
-	entry->piece = NULL;
+	drop_piece(entry);
 	struct slice piece = {0};
 	if (!entry->streaming)
 		return false;
@@ -238,6 +285,13 @@ static void on_cancel(void *arg)
 		events->on_abort(events_arg);
 }
 
+/* Its answer is one too many, if its peer does not take it. */
+static bool in_the_way(const struct rpc_entry *entry)
+{
+	return entry->borrows ? leases_overdrawn(entry->listener->leases)
+			      : rpc_peer_answers_too_much(entry->peer);
+}
+
 /* Send as much as credit and fairness allow. */
 static void pump(void *arg)
 {
@@ -258,8 +312,11 @@ static void pump(void *arg)
 		struct shared_slice *piece = entry->piece;
 		size_t n = piece->slice.len_bytes - entry->piece_sent;
 		uint64_t credit = rpc_request_credit(entry->request);
-		if (credit == 0)
+		if (credit == 0) {
+			if (in_the_way(entry))
+				loop_defer(loop, &entry->listener->reset_later);
 			return; /* on_credit goes on */
+		}
 		if (n > RPC_CHUNK_BYTES)
 			n = RPC_CHUNK_BYTES;
 		if (n > credit)
@@ -324,21 +381,23 @@ static void entry_respond(
 	pump(entry);
 }
 
-/* Lent far too much: the oldest answers that wait for their peer make room. */
-static void reset_slow(struct exchange_rpc *listener)
+/* Lent far too much, or held for one peer: the oldest answers that wait for their peer make room.
+ */
+static void reset_slow(void *arg)
 {
+	struct exchange_rpc *listener = arg;
 	struct rpc_entry *entry, *next;
-	for (entry = TAILQ_FIRST(&listener->borrowers); entry && leases_overdrawn(listener->leases);
-		entry = next) {
-		next = TAILQ_NEXT(entry, borrower);
-		if (rpc_request_credit(entry->request) > 0)
+	for (entry = TAILQ_FIRST(&listener->holders); entry; entry = next) {
+		next = TAILQ_NEXT(entry, holder);
+		if (!in_the_way(entry) || !entry->piece || rpc_request_credit(entry->request) > 0)
 			continue;
 		log_fields(LOG_LEVEL_WARN, EXCHANGE_TRACE_TEXT(&entry->exchange),
-			"rpc: a slow answer is given up: too much of the cache is being sent",
+			"rpc: a slow answer is given up: too much waits to be sent",
 			LOG_SPAN("client", entry->params.client));
 		leases_count_reset(listener->leases);
 		rpc_request_abort(entry->request);
-		entry_free(entry);
+		on_cancel(entry);
+		next = TAILQ_FIRST(&listener->holders); /* who else went with it is not known */
 	}
 }
 
@@ -362,12 +421,10 @@ static void entry_respond_object(struct exchange *exchange, const struct answer_
 		entry_free(entry);
 		return;
 	}
-	if (body.len_bytes > RPC_INLINE_BODY_BYTES) {
-		entry->borrows = true;
-		TAILQ_INSERT_TAIL(&listener->borrowers, entry, borrower);
-	}
+	entry->borrows = true;
 	entry_respond(exchange, head, body);
-	reset_slow(listener);
+	if (leases_overdrawn(listener->leases))
+		loop_defer(listener->loop, &listener->reset_later);
 }
 
 static void entry_respond_stream(
@@ -434,7 +491,7 @@ static void serve(
 	memcpy(bytes, packed.data, packed.len);
 	/* Not the params: they have room for 128 fields, and unpacking sets what is used. */
 	memset(entry, 0, offsetof(struct rpc_entry, params));
-	memset(&entry->body, 0, sizeof *entry - offsetof(struct rpc_entry, body));
+	memset(&entry->peer, 0, sizeof *entry - offsetof(struct rpc_entry, peer));
 	entry->listener = listener;
 	entry->request = request;
 	entry->bytes = bytes;
@@ -444,6 +501,14 @@ static void serve(
 		free(entry);
 		return;
 	}
+	entry->peer = rpc_peer_enter(listener->peers, rpc_request_asker(request), packed.len);
+	if (!entry->peer) {
+		rpc_request_fail(request, RPC_BUSY, "too many bytes of requests under way");
+		free(bytes);
+		free(entry);
+		return;
+	}
+	entry->params_bytes = packed.len;
 	fill_exchange(entry);
 	struct exchange *exchange = &entry->exchange;
 	exchange->fetch = fetch;
@@ -496,7 +561,13 @@ struct exchange_rpc *exchange_rpc_new(struct loop *loop, struct leases *leases,
 		return NULL;
 	listener->loop = loop;
 	listener->leases = leases;
-	TAILQ_INIT(&listener->borrowers);
+	TAILQ_INIT(&listener->holders);
+	deferred_init(&listener->reset_later, reset_slow, listener);
+	listener->peers = rpc_peers_new(loop, max_body_bytes);
+	if (!listener->peers) {
+		free(listener);
+		return NULL;
+	}
 	listener->max_body_bytes = max_body_bytes;
 	listener->on_exchange = on_exchange;
 	listener->arg = arg;
@@ -514,8 +585,13 @@ const struct rpc_method *exchange_rpc_methods(const struct exchange_rpc *listene
 	return listener->methods;
 }
 
-void exchange_rpc_free(struct exchange_rpc **listener)
+void exchange_rpc_free(struct exchange_rpc **listener_)
 {
-	free(*listener);
-	*listener = NULL;
+	struct exchange_rpc *listener = *listener_;
+	if (!listener)
+		return;
+	*listener_ = NULL;
+	loop_defer_cancel(listener->loop, &listener->reset_later);
+	rpc_peers_free(&listener->peers);
+	free(listener);
 }

@@ -50,8 +50,9 @@ struct response_facts {
 /*
  * Keep an answer (copied), to be found by purges of its path, body hash, tags and of each of its
  * elements; but not when it is asked for the first time, as far as one can tell: most are never
- * asked for again, and their bytes are in memory once, as elements. A reference to it for the caller, whether it was kept or not; NULL when out of memory,
- * or when an element was purged meanwhile. */
+ * asked for again, and their bytes are in memory once, as elements. A reference to it for the
+ * caller, whether it was kept or not; NULL when out of memory, or when an element was purged
+ * meanwhile. */
 struct cache_object *response_cache_put(struct gateway *gateway, const struct exchange *exchange,
 	const struct response_facts *facts, struct span body);
 

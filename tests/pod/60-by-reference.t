@@ -88,7 +88,8 @@ subtest 'slow clients while everything else is evicted, and purged' => sub {
 	my $evictions = metric($gatewayd, 'gatewayd_cache_evictions_total');
 	for my $round (1 .. 3) {
 		my @others = map { large($round * 1000 + $_) } 1 .. 14;
-		is scalar(grep { $_->{status} == 200 } http_many(\@others, connections => 2)), 14, 'others are served';
+		# A whole answer is kept from the second time on.
+		is scalar(grep { $_->{status} == 200 } http_many([ @others, @others ], connections => 2)), 28, 'others are served';
 		read_some($_, 20_000) for @slow;
 	}
 	cmp_ok metric($gatewayd, 'gatewayd_cache_evictions_total'), '>', $evictions + 30, 'much has gone from the cache';
