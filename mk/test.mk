@@ -65,8 +65,8 @@ test-redis-suite: deps-suite all ## Redis's own test suite directly and through 
 	$(Q)tests/redisproxy/suite/run $(BIN) $(O)/redis-suite $(UNITS)
 
 .PHONY: test-redis-model
-test-redis-model: test-build ## redisproxy against its model for longer (MODEL_ROUNDS=500, about two minutes; EG_MODEL_SEED=n)
-	$(Q)EG_MODEL_ROUNDS=$(or $(MODEL_ROUNDS),500) $(PROVE) -v tests/redisproxy/60-model.t
+test-redis-model: test-build ## redisproxy against its model for longer (MODEL_ROUNDS=5000, about two minutes; EG_MODEL_SEED=n)
+	$(Q)EG_MODEL_ROUNDS=$(or $(MODEL_ROUNDS),5000) $(PROVE) -v tests/redisproxy/60-model.t
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz-run

@@ -1,12 +1,13 @@
 #!/usr/bin/env perl
 
-# npm's clients: ioredis, and redis with RESP2 and RESP3, in front of a server and of a cluster.
+# npm's clients: ioredis, and redis with RESP2 and RESP3, in front of a server, of what sentinels name, and of a cluster.
 
 use FindBin;
 use lib "$FindBin::Bin/../lib", $FindBin::Bin;
 use EG::Test;
 use Cluster;
 use Redis;
+use Sentinel;
 
 my $node = "$FindBin::Bin/../lib/node";
 plan(skip_all => 'Node 20 or newer is not installed') if qx{node -p 'parseInt(process.versions.node) >= 20' 2>&1} !~ /true/;
@@ -29,6 +30,12 @@ sub try_clients
 	return;
 }
 subtest 'a server' => sub { try_clients($proxy->redis_port, 12, 3) };
+
+my $sentinel = Sentinel->start($redis, name => 'main');
+my $by_sentinel = Redis::proxy($redis, args => [ '--mode=sentinel', '--sentinel-master=main',
+	'--sentinel-addresses=127.0.0.1:' . $sentinel->port ]);
+wait_for { $by_sentinel->log =~ /the master is/ && $by_sentinel->log =~ /\d+ commands/ } 'the sentinel\'s word';
+subtest 'what a sentinel names' => sub { $redis->client->cmd('FLUSHALL'); try_clients($by_sentinel->redis_port, 6, 3) };
 
 my $cluster = Cluster->new(masters => 3);
 my $of_cluster = $cluster->proxy;

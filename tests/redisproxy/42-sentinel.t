@@ -6,6 +6,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib", $FindBin::Bin;
 use EG::Test;
 use Redis;
+use Sentinel;
 
 my @redis = (Redis::server());
 push @redis, map {
@@ -16,45 +17,20 @@ for my $replica (@redis[ 1, 2 ]) {
 }
 my %at = map { $redis[$_]->redis_port => $_ } 0 .. $#redis;
 
-# A port that was free may be taken a moment later.
-sub start_sentinel
-{
-	for my $try (1 .. 5) {
-		my $s = try_sentinel();
-		wait_for { !$s->{process}->running || ask_sentinel($s, 'PING') } 'a sentinel';
-		return $s if $s->{process}->running;
-	}
-	die 'no sentinel';
-}
-
-sub try_sentinel
-{
-	my $port = Redis::free_port();
-	my $file = spew(test_path("sentinel-$port.conf"), join "\n", "port $port", 'bind 127.0.0.1', 'dir ' . test_dir(),
-		'requirepass guarded', "sentinel monitor main 127.0.0.1 @{[ $redis[0]->redis_port ]} 2", 'sentinel sentinel-pass guarded',
-		'sentinel down-after-milliseconds main 1000', 'sentinel failover-timeout main 4000', 'sentinel parallel-syncs main 2', '');
-	my $p = process("sentinel$port", [ Redis::binary(), $file, '--sentinel' ], ready => 0, exit => qr/^(?:0|1|9|15)$/);
-	return { port => $port, process => $p };
-}
-
-sub ask_sentinel
-{
-	my ($s, @words) = @_;
-	my $c = eval { Redis->new($s->{port}) } // return;
-	$c->cmd('AUTH', 'guarded');
-	return $c->cmd(@words);
-}
-my @sentinels = map { start_sentinel() } 1 .. 3;
+my @sentinels = map {
+	Sentinel->start($redis[0], name => 'main', quorum => 2, password => 'guarded', lines => [ 'sentinel down-after-milliseconds main 1000',
+		'sentinel failover-timeout main 4000', 'sentinel parallel-syncs main 2' ])
+} 1 .. 3;
 for my $s (@sentinels) {
 	wait_for {
-		my $r = ask_sentinel($s, 'SENTINEL', 'master', 'main');
+		my $r = $s->ask('SENTINEL', 'master', 'main');
 		my %m = ref $r eq 'ARRAY' ? @$r : ();
 		($m{'num-other-sentinels'} // 0) == 2 && $m{'num-slaves'} == 2
 	} 'the sentinels to know each other';
 }
 
 my $proxy = Redis::proxy($redis[0], env => { REDISPROXY_SENTINEL_PASSWORD => 'guarded' }, args => [ '--mode=sentinel',
-	'--sentinel-master=main', '--sentinel-addresses=' . join(',', map { "127.0.0.1:$_->{port}" } @sentinels),
+	'--sentinel-master=main', '--sentinel-addresses=' . join(',', map { "127.0.0.1:@{[ $_->port ]}" } @sentinels),
 	'--reader-routing', '--read-your-writes=0', '--ping-interval=200ms', '--ping-timeout=500ms' ]);
 
 # Sentinels have it hang up on all clients when its role changes, on this one too.
@@ -111,7 +87,7 @@ subtest 'a failover that was asked for' => sub {
 	$transaction->cmd('MULTI');
 	my $subscriber = $proxy->client;
 	$subscriber->cmd('SUBSCRIBE', 'x');
-	is ask_sentinel($sentinels[0], 'SENTINEL', 'FAILOVER', 'main'), 'OK';
+	is $sentinels[0]->ask('SENTINEL', 'FAILOVER', 'main'), 'OK';
 	load_until(sub { role(0) eq 'slave' && $proxy->log =~ /the master is (?!.*:@{[ $redis[0]->redis_port ]}\b)/ }, 'the failover');
 	ok $transaction->closed, 'a transaction on the old one is lost with its client';
 	ok $subscriber->closed, 'so is a subscription';
@@ -124,7 +100,7 @@ subtest 'the writer is killed' => sub {
 	my $victim = present();
 	for my $s (@sentinels) {
 		wait_for {
-			my %m = @{ ask_sentinel($s, 'SENTINEL', 'master', 'main') };
+			my %m = @{ $s->ask('SENTINEL', 'master', 'main') };
 			$m{port} == $redis[$victim]->redis_port && $m{flags} eq 'master'
 		} 'the sentinels to agree';
 	}
@@ -135,13 +111,13 @@ subtest 'the writer is killed' => sub {
 };
 
 subtest 'sentinels die and hang' => sub {
-	$sentinels[0]{process}->kill9;
-	kill STOP => $sentinels[1]{process}->pid;
+	$sentinels[0]->kill9;
+	kill STOP => $sentinels[1]->pid;
 	is $proxy->client->cmd('SET', 'b', 1), 'OK', 'nobody needs them to write';
 	my $again = Redis::proxy($redis[1], env => { REDISPROXY_SENTINEL_PASSWORD => 'guarded' }, args => [ '--mode=sentinel',
-		'--sentinel-master=main', '--sentinel-addresses=' . join(',', map { "127.0.0.1:$_->{port}" } @sentinels), '--upstream-wait=10s' ]);
+		'--sentinel-master=main', '--sentinel-addresses=' . join(',', map { "127.0.0.1:@{[ $_->port ]}" } @sentinels), '--upstream-wait=10s' ]);
 	is $again->client->cmd('SET', 'c', 1), 'OK', 'a new proxy finds the one that answers';
-	kill CONT => $sentinels[1]{process}->pid;
+	kill CONT => $sentinels[1]->pid;
 	$again->stop;
 };
 

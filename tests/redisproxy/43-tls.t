@@ -7,32 +7,14 @@ use FindBin;
 use lib "$FindBin::Bin/../lib", $FindBin::Bin;
 use EG::Test;
 use Redis;
+use Tls;
 
-plan(skip_all => 'no openssl program here') if !grep { -x "$_/openssl" } split /:/, $ENV{PATH};
 my $dir = test_dir();
-
-sub openssl { system("openssl @_ >> $dir/openssl.log 2>&1") == 0 or die "openssl @_: " . slurp("$dir/openssl.log"); return }
-
-sub authority
-{
-	my ($name) = @_;
-	openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $dir/$name.key -out $dir/$name.pem -days 2 -subj /CN=$name");
-	return;
-}
-
-sub certificate
-{
-	my ($name, $by, $san) = @_;
-	openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $dir/$name.key -out $dir/$name.csr -subj /CN=$name");
-	spew("$dir/$name.ext", "subjectAltName=$san\n");
-	openssl("x509 -req -in $dir/$name.csr -CA $dir/$by.pem -CAkey $dir/$by.key -CAcreateserial -days 2 -extfile $dir/$name.ext -out $dir/$name.pem");
-	return;
-}
-authority('ca');
-authority('stranger');
-certificate('server', 'ca', 'DNS:redis.test,IP:127.0.0.1');
-certificate('named', 'ca', 'DNS:redis.test');
-certificate('client', 'ca', 'DNS:client.test');
+Tls::authority('ca');
+Tls::authority('stranger');
+Tls::certificate('server', 'ca', 'DNS:redis.test,IP:127.0.0.1');
+Tls::certificate('named', 'ca', 'DNS:redis.test');
+Tls::certificate('client', 'ca', 'DNS:client.test');
 
 sub tls_server
 {
@@ -41,8 +23,7 @@ sub tls_server
 	for my $try (1 .. 3) {
 		my $port = Redis::free_port();
 		my $redis = eval {
-			Redis::server(args => [ '--tls-port', $port, '--tls-cert-file', "$dir/$name.pem", '--tls-key-file', "$dir/$name.key",
-				'--tls-ca-cert-file', "$dir/ca.pem", '--tls-auth-clients', $auth, @more ])
+			Redis::server(args => [ Tls::server_args($port, $name, $auth), @more ])
 		};
 		return ($redis, "127.0.0.1:$port") if $redis;
 		die $@ if $@ !~ /no redis-server/;
@@ -125,8 +106,7 @@ subtest 'the server comes back' => sub {
 	is $c->get, 1, 'after a pause';
 	$mortal->kill9;
 	ok Redis::is_error($c->cmd('GET', 'a')), 'lost';
-	$mortal = Redis::server(port => $mortal->redis_port, args => [ '--tls-port', $at =~ /:(\d+)/, '--tls-cert-file', "$dir/server.pem",
-		'--tls-key-file', "$dir/server.key", '--tls-ca-cert-file', "$dir/ca.pem", '--tls-auth-clients', 'no' ]);
+	$mortal = Redis::server(port => $mortal->redis_port, args => [ Tls::server_args($at =~ /:(\d+)/, 'server', 'no') ]);
 	wait_for { !Redis::is_error($c->cmd('SET', 'a', 2)) } 'the server';
 	is $c->cmd('GET', 'a'), 2, 'and back';
 };

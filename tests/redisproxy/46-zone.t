@@ -6,6 +6,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib", $FindBin::Bin;
 use EG::Test;
 use Redis;
+use Sentinel;
 
 my $master = Redis::server();
 my %replica = map {
@@ -13,19 +14,11 @@ my %replica = map {
 } qw(127.0.0.2 127.0.0.3);
 wait_for { $_->client->cmd('INFO', 'replication') =~ /master_link_status:up/ } 'replication' for values %replica;
 
-my $sentinel;
-for my $try (1 .. 5) {
-	my $port = Redis::free_port();
-	my $file = spew(test_path("sentinel-$port.conf"), join "\n", "port $port", 'bind 127.0.0.1', 'dir ' . test_dir(),
-		"sentinel monitor main 127.0.0.1 @{[ $master->redis_port ]} 1", '');
-	my $p = process("sentinel$port", [ Redis::binary(), $file, '--sentinel' ], ready => 0, exit => qr/^(?:0|1|9|15)$/);
-	my $known = sub {
-		my $r = eval { Redis->new($port)->cmd('SENTINEL', 'replicas', 'main') };
-		return ref $r eq 'ARRAY' && 2 == grep { my %row = @$_; $row{'master-link-status'} eq 'ok' } @$r;
-	};
-	wait_for { !$p->running || $known->() } 'the sentinel to know both';
-	$sentinel = $port, last if $p->running;
-}
+my $watcher = Sentinel->start($master, name => 'main');
+my $sentinel = $watcher->port;
+wait_for {
+	2 == grep { my %row = @$_; $row{'master-link-status'} eq 'ok' } @{ $watcher->ask('SENTINEL', 'replicas', 'main') // [] }
+} 'the sentinel to know both';
 
 sub calls
 {

@@ -3,6 +3,7 @@ package Cluster;
 # A Redis Cluster of real servers, made by the test itself.
 #
 #   my $cluster = Cluster->new(masters => 3, replicas => 1);   # replicas: of each master
+#                                                              # tls => 'server': its certificate (Tls.pm)
 #   my $proxy = $cluster->proxy(args => [...]);
 #   $cluster->nodes                  # Redis::Process, the masters first
 #   $cluster->master_of('key')       # index of the node that serves its slot now
@@ -12,6 +13,7 @@ use strict;
 use warnings;
 use EG::Test;
 use Redis;
+use Tls;
 
 sub new
 {
@@ -49,28 +51,30 @@ sub start_nodes
 {
 	my ($ids, $masters, %o) = @_;
 	my $n = @$ids;
-	my @at = map { { port => Redis::free_port(), bus_port => Redis::free_port() } } 1 .. $n;
+	my @at = map { { port => Redis::free_port(), bus_port => Redis::free_port(), ($o{tls} ? (tls_port => Redis::free_port()) : ()) } } 1 .. $n;
 	my $row = sub {
 		my ($i, $myself) = @_;
 		my ($from, $to) = map { int 16384 * $_ / $masters } $i, $i + 1;
 		my $role = $i < $masters ? 'master' : 'slave';
-		return join(' ', $ids->[$i], "127.0.0.1:$at[$i]{port}\@$at[$i]{bus_port}", ($myself ? "myself,$role" : $role),
+		return join(' ', $ids->[$i], "127.0.0.1:@{[ $at[$i]{tls_port} // $at[$i]{port} ]}\@$at[$i]{bus_port}", ($myself ? "myself,$role" : $role),
 			$i < $masters ? '-' : $ids->[ $i % $masters ], 0, 0, $i + 1, 'connected', $i < $masters ? $from . '-' . ($to - 1) : ()) . "\n";
 	};
 	my @nodes;
 	for my $i (0 .. $n - 1) {
 		my $map = spew(test_path("nodes-$at[$i]{port}.conf"),
 			join('', map { $row->($_, $_ == $i) } 0 .. $n - 1) . "vars currentEpoch $n lastVoteEpoch 0\n");
+		my @tls = $o{tls} ? ('--tls-cluster', 'yes', '--tls-replication', 'yes', Tls::server_args($at[$i]{tls_port}, $o{tls}, 'no')) : ();
 		my $node = eval {
 			Redis::server(%{ $at[$i] }, cluster => 1, args => [ '--cluster-enabled', 'yes', '--cluster-config-file', $map,
 				'--cluster-node-timeout', $o{node_timeout_ms} // 15000, '--cluster-replica-validity-factor', 0,
-				'--cluster-allow-replica-migration', 'no', @{ $o{args} // [] } ])
+				'--cluster-allow-replica-migration', 'no', @tls, @{ $o{args} // [] } ])
 		};
 		if (!$node) {
 			die $@ if $@ !~ /taken/;
 			$_->kill9 for @nodes;
 			return;
 		}
+		$node->{tls_port} = $at[$i]{tls_port};
 		push @nodes, $node;
 	}
 	return @nodes;
@@ -79,7 +83,14 @@ sub start_nodes
 sub nodes { return @{ $_[0]{nodes} } }
 sub node { return $_[0]{nodes}[ $_[1] ] }
 sub client { my ($self, $i, %o) = @_; return Redis->new($self->{nodes}[$i]->redis_port) }
-sub proxy { my ($self, %o) = @_; return Redis::proxy($self->{nodes}[0], %o, args => [ '--mode=cluster', @{ $o{args} // [] } ]) }
+
+sub proxy
+{
+	my ($self, %o) = @_;
+	my $seed = $self->{nodes}[0];
+	my $to = $seed->{tls_port} ? "127.0.0.1:$seed->{tls_port}" : $seed;
+	return Redis::proxy($to, %o, args => [ '--mode=cluster', @{ $o{args} // [] } ]);
+}
 
 sub master_of
 {
