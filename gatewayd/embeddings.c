@@ -27,13 +27,18 @@
 #define WHOLE_MAX_ELEMENTS RESPONSE_MAX_ELEMENTS
 /* Nor are those to bodies larger than this. */
 #define WHOLE_MAX_BODY_BYTES (1u << 20)
+/* How many elements are looked for between two looks at the clock. */
+#define LOOKED_AT_ONCE 32
 /* What a streamed answer hands over at a time. */
 #define PIECE_BYTES (48u << 10)
 
 /*
- * READING ──> PARSING ──> WAITING ──> ASSEMBLING ──> (gone)
- *    body        │ on a      │ for     or STREAMING: large answers
- *                │ worker    │ flights
+ * READING ──> PARSING ──> LOOKING ──> WAITING ──> ASSEMBLING ──> (gone)
+ *    body        │ on a      │ into      │ for     or STREAMING: large answers
+ *                │ worker    │ memory    │ flights
+ *
+ * What is not in memory gets a ticket at once; large requests look in slices, so that tickets may
+ * be resolved while they still do.
  *
  * An answer, an error or the client's leaving ends it from any state. A job that is on a worker is
  * waited for: then `exchange` is NULL.
@@ -41,6 +46,7 @@
 enum embeddings_state {
 	EMBEDDINGS_READING,
 	EMBEDDINGS_PARSING,
+	EMBEDDINGS_LOOKING,
 	EMBEDDINGS_WAITING,
 	EMBEDDINGS_ASSEMBLING,
 	EMBEDDINGS_STREAMING,
@@ -69,9 +75,10 @@ struct embeddings {
 
 	struct cache_object **elements; /* query.n, NULL while missing */
 	uint8_t *sources;               /* query.n, enum stats_source */
-	struct ticket *tickets;         /* of those that were not in memory */
-	size_t *ticket_index;           /* which element a ticket is for */
+	struct ticket *tickets;         /* query.n; of those that were not in memory */
 	size_t n_tickets, waiting;
+	size_t looked_at;
+	struct trace_span *looking;
 	size_t from[STATS_SOURCES];
 	size_t stale; /* of those from memory */
 	uint64_t saved_tokens;
@@ -85,11 +92,11 @@ static void embeddings_free(struct embeddings *request)
 	for (size_t i = 0; request->elements && i < request->query.n; i++)
 		cache_object_unref(&request->elements[i]);
 	loop_defer_cancel(request->gateway->loop, &request->later);
+	trace_span_end(&request->looking);
 	buf_free(&request->assembled);
 	free(request->elements);
 	free(request->sources);
 	free(request->tickets);
-	free(request->ticket_index);
 	query_free(&request->query);
 	shared_slice_unref(request->body);
 	credential_free(&request->credential);
@@ -118,10 +125,13 @@ static void fail(struct embeddings *request, const struct api_error *error)
 	embeddings_free(request);
 }
 
-static void fail_with_memory(struct embeddings *request)
+static const char no_memory[] = "The gateway is out of memory.";
+static const char too_many[] = "Too many texts are on their way; try again in a moment.";
+
+static void fail_for_now(struct embeddings *request, const char *sentence)
 {
 	struct api_error error;
-	api_error_set(&error, 503, NULL, "overloaded", "The gateway is out of memory.");
+	api_error_set(&error, 503, NULL, "overloaded", "%s", sentence);
 	error.retry_after_ms = 1000;
 	fail(request, &error);
 }
@@ -182,16 +192,21 @@ static void respond_whole(struct embeddings *request, struct cache_object *kept)
 	embeddings_free(request);
 }
 
+static struct answer answer_of(const struct embeddings *request)
+{
+	return (struct answer){.elements = request->elements,
+		.n = request->query.n,
+		.encoding = request->query.encoding};
+}
+
 /* Number text takes its time: a piece, then it is the others' turn. */
 static void assemble(void *arg)
 {
 	struct embeddings *request = arg;
 	struct buf *body = &request->assembled;
-	struct answer answer = {.elements = request->elements,
-		.n = request->query.n,
-		.encoding = request->query.encoding};
+	struct answer answer = answer_of(request);
 	if (answer_write_some(&answer, &request->next, body->len + PIECE_BYTES, body) < 0) {
-		fail_with_memory(request);
+		fail_for_now(request, no_memory);
 		return;
 	}
 	if (request->next < request->query.n) {
@@ -236,6 +251,7 @@ static void answer(struct embeddings *request)
 	}
 	if (request->query.n <= WHOLE_MAX_ELEMENTS) {
 		request->state = EMBEDDINGS_ASSEMBLING;
+		deferred_init(&request->later, assemble, request);
 		assemble(request);
 		return;
 	}
@@ -250,9 +266,7 @@ static void answer(struct embeddings *request)
 	response_head_fill(&head, request->gateway, request->exchange, stats_x_cache(result),
 		hits ? oldest_ms(request) : 0);
 	response_head_hits(&head, hits, request->query.n);
-	struct answer answer = {.elements = request->elements,
-		.n = request->query.n,
-		.encoding = request->query.encoding};
+	struct answer answer = answer_of(request);
 	request->state = EMBEDDINGS_STREAMING;
 	exchange_respond_stream(request->exchange, &head.answer, answer_length(&answer));
 }
@@ -262,9 +276,7 @@ static bool on_pull(struct slice *piece, void *arg)
 	struct embeddings *request = arg;
 	if (request->next == request->query.n)
 		return false;
-	struct answer answer = {.elements = request->elements,
-		.n = request->query.n,
-		.encoding = request->query.encoding};
+	struct answer answer = answer_of(request);
 	struct buf buf = BUF_INIT(SIZE_MAX / 2);
 	int rc = request->fetch ? answer_pack_some(&answer, request->sources, &request->next,
 					  PIECE_BYTES, &buf)
@@ -310,15 +322,6 @@ static void take_element(struct embeddings *request, size_t index, struct cache_
 		take_one(request, index, object, again);
 }
 
-/* Texts that come from one purchase: one link. */
-static void note_joined(struct embeddings *request, const struct trace *other)
-{
-	if (memcmp(&request->joined, other, sizeof *other) == 0)
-		return;
-	request->joined = *other;
-	trace_span_link(request->exchange->span, other);
-}
-
 void embeddings_on_object(
 	struct ticket *ticket, enum flight_source source, struct cache_object *object)
 {
@@ -328,10 +331,9 @@ void embeddings_on_object(
 		[FLIGHT_JOINED] = STATS_JOINED};
 	struct embeddings *request = (struct embeddings *)ticket_buyer(ticket);
 	if (ticket->joined)
-		note_joined(request, ticket->joined);
-	size_t index = request->ticket_index[ticket - request->tickets];
-	take_element(request, index, object, sources[source]);
-	if (--request->waiting == 0)
+		embeddings_span_link(request->exchange->span, &request->joined, ticket->joined);
+	take_element(request, ticket->place, object, sources[source]);
+	if (--request->waiting == 0 && request->state == EMBEDDINGS_WAITING)
 		answer(request);
 }
 
@@ -372,103 +374,114 @@ static bool memory_is_short(const struct gateway *gateway)
 	return stats.outside_bytes > (uint64_t)gateway->conf->cache_bytes;
 }
 
-/* Take from memory what is there; the rest needs tickets. -1 when out of memory. */
-static int look_in_memory(struct embeddings *request)
+/* -1: it is missing and cannot be waited for. */
+static int want_element(struct embeddings *request, size_t index)
+{
+	const struct query_element *element = &request->query.elements[index];
+	if (request->n_tickets == 0 && request->query.n > WHOLE_MAX_ELEMENTS &&
+		memory_is_short(request->gateway))
+		return -1;
+	struct ticket *ticket = &request->tickets[request->n_tickets++];
+	ticket->key = element->key;
+	ticket->input_json = element->json;
+	ticket->place = index;
+	request->waiting++;
+	return flights_enter_one(request->gateway->flights, &request->buyer);
+}
+
+/* Take it from memory, or a ticket. -1: as want_element(). */
+static int look_for(struct embeddings *request, size_t index, uint64_t now_ms)
+{
+	const struct query_element *element = &request->query.elements[index];
+	enum cache_freshness freshness;
+	struct cache_object *object = NULL;
+	if (element->repeated)
+		return 0;
+	if (!request->fields.fresh)
+		object = cache_lookup(request->gateway->cache, &element->key, now_ms, &freshness);
+	if (!object)
+		return want_element(request, index);
+	take_element(request, index, object, STATS_MEMORY);
+	if (freshness == CACHE_STALE) {
+		request->stale++;
+		refresher_start(request->gateway->refresher, object);
+	}
+	cache_object_unref(&object);
+	return 0;
+}
+
+static void all_looked_at(struct embeddings *request)
+{
+	trace_span_int(
+		request->looking, "gateway.elements.memory", (int64_t)request->from[STATS_MEMORY]);
+	trace_span_int(request->looking, "gateway.elements.missing", (int64_t)request->n_tickets);
+	trace_span_end(&request->looking);
+	request->state = EMBEDDINGS_WAITING;
+	if (request->n_tickets > 0)
+		flights_enter_end(request->gateway->flights, &request->buyer);
+	if (request->waiting == 0)
+		answer(request);
+}
+
+static void look(void *arg)
+{
+	struct embeddings *request = arg;
+	struct loop *loop = request->gateway->loop;
+	uint64_t now_ms = loop_wall_ms(loop);
+	while (request->looked_at < request->query.n) {
+		if (look_for(request, request->looked_at++, now_ms) < 0) {
+			fail_for_now(request, too_many);
+			return;
+		}
+		if (request->looked_at % LOOKED_AT_ONCE == 0 && loop_slice_is_over(loop) &&
+			request->looked_at < request->query.n) {
+			loop_queue(loop, &request->later);
+			return;
+		}
+	}
+	all_looked_at(request);
+}
+
+static void describe_buyer(struct embeddings *request)
 {
 	struct query *query = &request->query;
-	request->elements = calloc(query->n, sizeof(*request->elements));
-	request->sources = calloc(query->n, sizeof(*request->sources));
-	if (!request->elements || !request->sources)
-		return -1;
-	uint64_t now_ms = loop_wall_ms(request->gateway->loop);
-	size_t missing = 0;
-	struct trace ours;
-	struct trace_span *span = trace_span_begin(&request->trace.trace, &ours,
-		TRACE_SPAN_INTERNAL, SPAN_LITERAL("look up elements in memory"));
-	for (size_t i = 0; i < query->n; i++) {
-		if (query->elements[i].repeated)
-			continue;
-		if (request->fields.fresh) {
-			missing++;
-			continue;
-		}
-		enum cache_freshness freshness;
-		struct cache_object *object = cache_lookup(
-			request->gateway->cache, &query->elements[i].key, now_ms, &freshness);
-		if (freshness != CACHE_ABSENT)
-			take_element(request, i, object, STATS_MEMORY);
-		else
-			missing++;
-		if (freshness == CACHE_STALE) {
-			request->stale++;
-			refresher_start(request->gateway->refresher, object);
-		}
-		cache_object_unref(&object);
-	}
-	trace_span_int(span, "gateway.elements.memory", (int64_t)request->from[STATS_MEMORY]);
-	trace_span_int(span, "gateway.elements.missing", (int64_t)missing);
-	trace_span_end(&span);
-	if (missing == 0)
-		return 0;
-	request->tickets = calloc(missing, sizeof(*request->tickets));
-	request->ticket_index = calloc(missing, sizeof(*request->ticket_index));
-	if (!request->tickets || !request->ticket_index)
-		return -1;
-	for (size_t i = 0; i < query->n; i++) {
-		if (request->elements[i] || query->elements[i].repeated)
-			continue;
-		size_t ticket = request->n_tickets++;
-		request->tickets[ticket].key = query->elements[i].key;
-		request->tickets[ticket].input_json = query->elements[i].json;
-		request->tickets[ticket].place = i;
-		request->ticket_index[ticket] = i;
-	}
-	return 0;
+	struct buyer *buyer = &request->buyer;
+	buyer->credential = &request->credential;
+	buyer->credential_digest = credential_digest(&request->credential);
+	buyer->model = (struct span){(char *)query->model.data, query->model.len};
+	buyer->model_json = query->model_json;
+	buyer->body = request->body;
+	buyer->params_json = (struct span){(char *)query->params_json.data, query->params_json.len};
+	buyer->fresh = request->fields.fresh;
+	buyer->keep_nothing = request->fields.keep_nothing;
+	buyer->store_params = (struct span){
+		(char *)query->canonical_params.data, query->canonical_params.len};
+	buyer->dimensions = query->dimensions;
+	buyer->query = request->fetch ? NULL : query; /* legacy answers are for whole bodies */
+	buyer->trace = &request->trace;
+	buyer->local_only = request->fetch;
+	buyer->scope = request->per_key ? &request->scope : NULL;
 }
 
 static void find_elements(struct embeddings *request)
 {
-	struct query *query = &request->query;
-	request->tags = element_tags_new((struct span){(char *)query->model.data, query->model.len},
-		request->fields.surrogate_keys);
-	if (!request->tags || look_in_memory(request) < 0) {
-		fail_with_memory(request);
+	const size_t n = request->query.n;
+	describe_buyer(request);
+	request->buyer.tags = request->tags = element_tags_new(
+		request->buyer.model, request->fields.surrogate_keys);
+	request->elements = calloc(n, sizeof(*request->elements));
+	request->sources = calloc(n, sizeof(*request->sources));
+	request->tickets = calloc(n, sizeof(*request->tickets));
+	if (!request->tags || !request->elements || !request->sources || !request->tickets) {
+		fail_for_now(request, no_memory);
 		return;
 	}
-	if (request->n_tickets == 0) {
-		answer(request);
-		return;
-	}
-	request->state = EMBEDDINGS_WAITING;
-	request->waiting = request->n_tickets;
-	request->buyer.credential = &request->credential;
-	request->buyer.credential_digest = credential_digest(&request->credential);
-	request->buyer.model = (struct span){(char *)query->model.data, query->model.len};
-	request->buyer.model_json = query->model_json;
-	request->buyer.body = request->body;
-	request->buyer.params_json = (struct span){
-		(char *)query->params_json.data, query->params_json.len};
-	request->buyer.tags = request->tags;
-	request->buyer.fresh = request->fields.fresh;
-	request->buyer.keep_nothing = request->fields.keep_nothing;
-	request->buyer.store_params = (struct span){
-		(char *)query->canonical_params.data, query->canonical_params.len};
-	request->buyer.dimensions = query->dimensions;
-	request->buyer.query = request->fetch ? NULL
-					      : query; /* legacy answers are for whole bodies */
-	request->buyer.trace = &request->trace;
-	request->buyer.local_only = request->fetch;
-	request->buyer.scope = request->per_key ? &request->scope : NULL;
-	bool large = query->n > WHOLE_MAX_ELEMENTS;
-	if ((large && memory_is_short(request->gateway)) ||
-		flights_enter(request->gateway->flights, &request->buyer, request->tickets,
-			request->n_tickets) < 0) {
-		struct api_error error;
-		api_error_set(&error, 503, NULL, "overloaded",
-			"Too many texts are on their way; try again in a moment.");
-		error.retry_after_ms = 1000;
-		fail(request, &error);
-	}
+	struct trace ours;
+	request->looking = trace_span_begin(&request->trace.trace, &ours, TRACE_SPAN_INTERNAL,
+		SPAN_LITERAL("look up elements in memory"));
+	request->state = EMBEDDINGS_LOOKING;
+	flights_enter_begin(request->gateway->flights, &request->buyer, request->tickets);
+	look(request);
 }
 
 /* ---- Parsing ---- */
@@ -506,7 +519,7 @@ static void on_body(struct slice body, void *arg)
 	bool large = body.len_bytes > QUERY_INLINE_BYTES;
 	request->body = shared_slice_new(body);
 	if (!request->body) {
-		fail_with_memory(request);
+		fail_for_now(request, no_memory);
 		return;
 	}
 	request->state = EMBEDDINGS_PARSING;
@@ -561,7 +574,7 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 	}
 	struct embeddings *request = calloc(1, sizeof *request);
 	if (!request) {
-		api_error_set(&error, 503, NULL, "overloaded", "The gateway is out of memory.");
+		api_error_set(&error, 503, NULL, "overloaded", "%s", no_memory);
 		error.retry_after_ms = 1000;
 		stats_count_request(gateway->stats, STATS_ERROR, error.status);
 		api_error_respond(exchange, &error, NULL);
@@ -570,7 +583,7 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 	}
 	request->gateway = gateway;
 	buf_init(&request->assembled, SIZE_MAX / 2);
-	deferred_init(&request->later, assemble, request);
+	deferred_init(&request->later, look, request);
 	request->exchange = exchange;
 	request->credential = credential;
 	request->response_key = key;

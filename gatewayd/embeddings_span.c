@@ -1,5 +1,7 @@
 #include "gatewayd/embeddings_span.h"
 
+#include <string.h>
+
 void embeddings_span_note(
 	struct trace_span *span, struct span model, size_t n, const size_t from[STATS_SOURCES])
 {
@@ -14,4 +16,12 @@ void embeddings_span_note(
 	trace_span_int(span, "gateway.elements", (int64_t)n);
 	for (int i = 0; i < STATS_SOURCES; i++)
 		trace_span_int(span, names[i], (int64_t)from[i]);
+}
+
+void embeddings_span_link(struct trace_span *span, struct trace *last, const struct trace *other)
+{
+	if (memcmp(last, other, sizeof *other) == 0)
+		return;
+	*last = *other;
+	trace_span_link(span, other);
 }

@@ -11,7 +11,7 @@
 void flight_ticket_done(struct flights *flights, struct buyer *buyer)
 {
 	BUG_ON(buyer->unresolved == 0);
-	if (--buyer->unresolved == 0)
+	if (--buyer->unresolved == 0 && !buyer->entering)
 		flight_look_leave(flights, buyer);
 }
 
@@ -101,44 +101,54 @@ static struct flight *find_current(
 	return NULL;
 }
 
-int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *tickets, size_t n)
+void flights_enter_begin(struct flights *flights, struct buyer *buyer, struct ticket *tickets)
 {
-	if (flights->n + n > flights->options.max_flights)
-		return -1;
+	(void)flights;
 	TAILQ_INIT(&buyer->wanted);
 	TAILQ_INIT(&buyer->routed);
 	TAILQ_INIT(&buyer->queued);
 	buyer->looking = buyer->looking_now = 0;
 	buyer->traced_look_ups = 0;
-	buyer->unresolved = n;
+	buyer->unresolved = 0;
 	buyer->ready = buyer->has_turn = buyer->has_deadline = false;
 	buyer->legacy = NULL;
 	buyer->legacy_done = buyer->fresh;
 	buyer->entering = true;
 	buyer->tickets = tickets;
-	buyer->n_tickets = n;
-	for (size_t i = 0; i < n; i++) {
-		struct ticket *ticket = &tickets[i];
-		ticket->buyer = buyer;
-		struct flight *flight = find_current(flights, buyer, &ticket->key);
-		if (flight)
-			join(flight, buyer);
-		else
-			flight = begin_new(flights, buyer, &ticket->key);
-		if (!flight) {
-			buyer->n_tickets = i;
-			flights_leave(flights, buyer);
-			return -1;
-		}
-		ticket->flight = flight;
-		TAILQ_INSERT_TAIL(&flight->tickets, ticket, link);
+	buyer->n_tickets = 0;
+}
+
+int flights_enter_one(struct flights *flights, struct buyer *buyer)
+{
+	struct ticket *ticket = &buyer->tickets[buyer->n_tickets];
+	struct flight *flight = find_current(flights, buyer, &ticket->key);
+	if (flight)
+		join(flight, buyer);
+	else if (flights->n < flights->options.max_flights)
+		flight = begin_new(flights, buyer, &ticket->key);
+	if (!flight) {
+		flights_leave(flights, buyer);
+		return -1;
 	}
+	buyer->n_tickets++;
+	buyer->unresolved++;
+	ticket->buyer = buyer;
+	ticket->flight = flight;
+	TAILQ_INSERT_TAIL(&flight->tickets, ticket, link);
+	return 0;
+}
+
+void flights_enter_end(struct flights *flights, struct buyer *buyer)
+{
 	buyer->entering = false;
+	if (buyer->unresolved == 0) {
+		flight_look_leave(flights, buyer);
+		return;
+	}
 	if (flights->parts.store)
 		flight_look_enter(flights, buyer);
 	flight_look_start(flights);
 	flight_buyer_ready(flights, buyer);
-	return 0;
 }
 
 /* The payer has left; the flight is looked for or wanted by somebody else, or not at all. */
@@ -189,7 +199,7 @@ void flights_leave(struct flights *flights, struct buyer *buyer)
 		flight_cancel_if_unwanted(purchase);
 	if (buyer->ready)
 		TAILQ_REMOVE(&flights->ready, buyer, link);
-	buyer->ready = false;
+	buyer->ready = buyer->entering = false;
 	buyer->looking = buyer->unresolved = 0;
 	buyer->n_tickets = 0;
 	flight_look_leave(flights, buyer);

@@ -148,7 +148,7 @@ struct flights_counters {
 
 struct flights_events {
 	/* Exactly one of these for each ticket, unless its buyer left; never from inside
-	 * flights_enter(). object is borrowed. */
+	 * flights_enter_*(). object is borrowed. */
 	void (*on_object)(
 		struct ticket *ticket, enum flight_source source, struct cache_object *object);
 	/* The request has failed: called once a buyer, after which it has left and none of its
@@ -168,8 +168,18 @@ struct peers;
 struct flights *flights_new(struct loop *loop, struct cache *cache, struct store *store,
 	struct workers *workers, struct provider *provider, struct peers *peers,
 	const struct flights_options *options, const struct flights_events *events);
-/* Want these, of different keys. 0; -1 when too many are under way: nothing was entered. n > 0. */
-int flights_enter(struct flights *flights, struct buyer *buyer, struct ticket *tickets, size_t n);
+/*
+ * Want these, of different keys: a buyer begins, enters tickets one behind the other in an array
+ * that is its own, and ends, maybe some turns of the loop later. Meanwhile its tickets are looked
+ * up and may be resolved, but nothing is bought for it. Between a look into memory for a key and
+ * _one() there is no turn of the loop, or it may be bought twice.
+ *
+ * _one: 0; -1 when too many are under way, or without memory: the buyer has left. _end: at least
+ * one was entered.
+ */
+void flights_enter_begin(struct flights *flights, struct buyer *buyer, struct ticket *tickets);
+int flights_enter_one(struct flights *flights, struct buyer *buyer);
+void flights_enter_end(struct flights *flights, struct buyer *buyer);
 /*
  * Wait for nothing any more: no callback comes for this buyer and its tickets. Needed when the
  * request ends before all its tickets are resolved; harmless otherwise.

@@ -227,16 +227,23 @@ static void ask_owners(struct flights *flights, struct buyer *buyer, struct purc
 	}
 }
 
-static int buy_wanted(struct flights *flights, struct buyer *buyer, struct purchase_item *items)
+/* One call of it. */
+static int buy_some(struct flights *flights, struct buyer *buyer, struct purchase_item *items)
 {
 	size_t n;
-	while (buyer->looking == 0 && !TAILQ_EMPTY(&buyer->wanted)) {
-		if (start_some(flights, buyer, &buyer->wanted, items, &n) < 0)
-			return -1;
-		flights->counters.purchases++;
-		flights->counters.inputs_bought += n;
-	}
+	if (buyer->looking > 0 || TAILQ_EMPTY(&buyer->wanted))
+		return 0;
+	if (start_some(flights, buyer, &buyer->wanted, items, &n) < 0)
+		return -1;
+	flights->counters.purchases++;
+	flights->counters.inputs_bought += n;
 	return 0;
+}
+
+static void not_ready(struct flights *flights, struct buyer *buyer)
+{
+	TAILQ_REMOVE(&flights->ready, buyer, link);
+	buyer->ready = false;
 }
 
 void flight_buy(void *arg)
@@ -246,12 +253,19 @@ void flight_buy(void *arg)
 	struct buyer_list failed = TAILQ_HEAD_INITIALIZER(failed);
 	struct buyer *buyer;
 	while ((buyer = TAILQ_FIRST(&flights->ready))) {
-		TAILQ_REMOVE(&flights->ready, buyer, link);
-		buyer->ready = false;
 		if (items)
 			ask_owners(flights, buyer, items);
-		if (!items || buy_wanted(flights, buyer, items) < 0)
+		if (!items || buy_some(flights, buyer, items) < 0) {
+			not_ready(flights, buyer);
 			fail_buyer(flights, buyer, &failed);
+		} else if (buyer->looking > 0 || TAILQ_EMPTY(&buyer->wanted)) {
+			not_ready(flights, buyer);
+		}
+		if (loop_slice_is_over(flights->loop)) {
+			if (!TAILQ_EMPTY(&flights->ready))
+				loop_queue(flights->loop, &flights->buy_later);
+			break;
+		}
 	}
 	free(items);
 	flight_look_start(flights);

@@ -168,7 +168,7 @@ void flight_look_start(struct flights *flights)
 		struct trace trace;
 		struct store_look look = {.trace = look_up_trace(buyer, &trace) ? &trace : NULL};
 		/* Of several the last one would have to ask. */
-		flight->asks_about_legacy = buyer->n_tickets == 1 &&
+		flight->asks_about_legacy = buyer->n_tickets == 1 && !buyer->entering &&
 					    flight_legacy_possible(flights, buyer);
 		if (flight->asks_about_legacy) {
 			look.legacy_key = &buyer->query->legacy_key;
@@ -195,7 +195,7 @@ void flight_look_hand_over(struct flight *flight, struct buyer *next)
 	if (!next) {
 		stop_looking(flight);
 		flight_free(flight);
-	} else if (!next->has_deadline) {
+	} else if (!next->has_deadline && !next->entering) {
 		give_up(flight, next);
 	} else if (flight->state == FLIGHT_QUEUED) {
 		stop_looking(flight);

@@ -16,6 +16,8 @@
 #define MAX_CALLS  8
 #define MAX_BUYERS 8
 
+static struct loop *loop;
+
 /* ---- A provider that waits for the test ---- */
 
 struct provider_call {
@@ -68,6 +70,12 @@ static const struct provider_ops fake_ops = {.name = "fake",
 	.cancel = fake_cancel};
 static struct provider fake_provider = {.ops = &fake_ops};
 
+/* One turn of the loop: what was deferred, or put into its queue, runs. */
+static void turn(void)
+{
+	event_base_loop(loop_base(loop), EVLOOP_NONBLOCK);
+}
+
 static void succeed(struct provider_call *call, uint64_t total_tokens)
 {
 	struct embedding *embeddings = calloc(call->n, sizeof *embeddings);
@@ -84,6 +92,7 @@ static void succeed(struct provider_call *call, uint64_t total_tokens)
 		.total_tokens = total_tokens,
 		.retry_after_ms = -1};
 	call->on_done(&result, call->arg);
+	turn(); /* they are handed out a piece at a time */
 	for (size_t i = 0; i < call->n; i++)
 		buf_free(&embeddings[i].text);
 	free(embeddings);
@@ -109,7 +118,6 @@ struct request {
 	int failed_status;
 };
 
-static struct loop *loop;
 static struct cache *cache;
 static struct flights *flights;
 static struct request requests[MAX_BUYERS];
@@ -136,6 +144,17 @@ static struct digest key_of(const char *text)
 	return digest_of(span_of(text));
 }
 
+/* All at once. */
+static int enter_tickets(struct request *request, struct ticket *tickets, size_t n)
+{
+	flights_enter_begin(flights, &request->buyer, tickets);
+	for (size_t i = 0; i < n; i++)
+		if (flights_enter_one(flights, &request->buyer) < 0)
+			return -1;
+	flights_enter_end(flights, &request->buyer);
+	return 0;
+}
+
 /* texts: up to four, one letter each. */
 static struct request *enter(int index, const char *key, const char *texts)
 {
@@ -153,14 +172,8 @@ static struct request *enter(int index, const char *key, const char *texts)
 		request->tickets[i].key = key_of(text);
 		request->tickets[i].input_json = (struct span){texts + i, 1};
 	}
-	assert_int_equal(flights_enter(flights, &request->buyer, request->tickets, n), 0);
+	assert_int_equal(enter_tickets(request, request->tickets, n), 0);
 	return request;
-}
-
-/* One turn of the loop: what was deferred runs. */
-static void turn(void)
-{
-	event_base_loop(loop_base(loop), EVLOOP_NONBLOCK);
 }
 
 static const char *inputs(size_t call)
@@ -395,6 +408,42 @@ static void a_payer_that_left_a_failing_purchase_is_not_missed(void **state)
 	assert_int_equal(payer->failed_status, 0);
 }
 
+/* A large request enters over several turns of the loop. */
+static void entering_may_take_its_time(void **state)
+{
+	(void)state;
+	struct request *slow = enter(0, "k", "ax");
+	flights_leave(flights, &slow->buyer);
+	flights_enter_begin(flights, &slow->buyer, slow->tickets);
+	assert_int_equal(flights_enter_one(flights, &slow->buyer), 0);
+	turn();
+	assert_int_equal(n_calls, 0); /* there may be more to buy with it */
+
+	struct request *other = enter(1, "k", "ab");
+	turn();
+	assert_string_equal(inputs(0), "b");
+	succeed(&calls[0], 1);
+	assert_string_equal(other->seen, "b");
+	/* It leaves half-way: who waits for the same buys it. */
+	flights_leave(flights, &slow->buyer);
+	turn();
+	assert_string_equal(inputs(1), "a");
+
+	/* What it joined may be there before it has entered as a whole. */
+	flights_enter_begin(flights, &slow->buyer, slow->tickets);
+	assert_int_equal(flights_enter_one(flights, &slow->buyer), 0);
+	succeed(&calls[1], 1);
+	assert_string_equal(other->seen, "bb");
+	assert_string_equal(slow->seen, "j");
+	assert_int_equal(flights_enter_one(flights, &slow->buyer), 0);
+	flights_enter_end(flights, &slow->buyer);
+	turn();
+	assert_string_equal(inputs(2), "x");
+	succeed(&calls[2], 1);
+	assert_string_equal(slow->seen, "jb");
+	assert_int_equal(flights_under_way(flights), 0);
+}
+
 static void large_requests_are_split(void **state)
 {
 	(void)state;
@@ -413,7 +462,7 @@ static void large_requests_are_split(void **state)
 		tickets[i].key = key_of(text);
 		tickets[i].input_json = SPAN_LITERAL("1");
 	}
-	assert_int_equal(flights_enter(flights, &request->buyer, tickets, N), 0);
+	assert_int_equal(enter_tickets(request, tickets, N), 0);
 	turn();
 	assert_int_equal(n_calls, 2);
 	assert_int_equal(calls[0].n, PROVIDER_MAX_INPUTS);
@@ -433,7 +482,12 @@ static void too_many_are_refused(void **state)
 	enter(0, "k", "ab");
 	struct request *request = &requests[1];
 	*request = requests[0];
-	assert_int_equal(flights_enter(flights, &request->buyer, request->tickets, 2), -1);
+	/* What is under way can be waited for, but for one more that is not. */
+	assert_int_equal(enter_tickets(request, request->tickets, 2), 0);
+	flights_leave(flights, &request->buyer);
+	for (int i = 0; i < 2; i++)
+		request->tickets[i].key = key_of(i ? "d" : "c");
+	assert_int_equal(enter_tickets(request, request->tickets, 2), -1);
 	turn();
 	succeed(&calls[0], 2);
 	assert_string_equal(requests[0].seen, "bb");
@@ -478,6 +532,7 @@ int main(void)
 		TEST(paid_for_is_kept),
 		TEST(the_next_one_pays_when_the_payer_leaves_early),
 		TEST(a_payer_that_left_a_failing_purchase_is_not_missed),
+		TEST(entering_may_take_its_time),
 		TEST(large_requests_are_split),
 		TEST(too_many_are_refused),
 		TEST(idle_is_told_once_all_is_done),

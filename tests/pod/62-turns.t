@@ -39,6 +39,8 @@ my @kinds = (
 	[ 'one text', 200 => sub { body('"a', ' .; -', '"}') } ],
 	[ 'two thousand texts', 200 => sub { body('["last"', '', join('', map { qq(,"$_ $texts") } 1 .. 2040) . ']}') } ],
 	[ 'lists of token ids', 200 => sub { body('[[1]', '', join('', map { ",[$_$ids]" } 1 .. 2040) . ']}') } ],
+	[ 'sixteen thousand texts', 200 => sub { '{"model":"m","dimensions":8,"input":[' . join(',', map { qq("t $_") } 1 .. 16384) . ']}' } ],
+	[ 'and again, from memory', 200 => sub { '{"model":"m","dimensions":8,"input": [' . join(',', map { qq("t $_") } 1 .. 16384) . ']}' } ],
 	[ 'texts beyond the number', 400 => sub { body('["a"', ',"a"', ']}') } ],
 	[ 'nested too deep', 400 => sub { body('', '[', '') } ],
 );
