@@ -29,7 +29,7 @@ static const struct command commands[] = {
 	{"verify", NULL, "verify",
 		"check names, gzip, content, vectors and metadata of all objects"},
 	{"import", "SOURCE", "import SOURCE",
-		"copy the Python gateway's directory or bucket into the store"},
+		"copy the Python gateway's directory or bucket, of either layout, into the store"},
 	{"export", "TARGET", "export TARGET",
 		"copy the store to a directory, a bucket, a FILE.jsonl or - (as lines)"},
 	{"stats", NULL, "stats", "requests, tokens and dollars saved by model"},

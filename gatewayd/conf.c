@@ -188,7 +188,8 @@ const struct config_row gatewayd_conf_rows[] = {
 		.offset = AT(store_legacy_layout),
 		.def = "embeddings",
 		.choices = "embeddings|hashed",
-		.help = "where it did: embeddings/SHA256.json.gz, or first 4 hex/SHA256"},
+		.help = "where it did: embeddings/SHA256.json.gz, or first 4 hex/SHA256; what cachectl "
+			"import brought lies under embeddings, whatever it was"},
 	{.flag = "s3-bucket",
 		.env = "S3_BUCKET",
 		.type = CONFIG_STRING,

@@ -117,6 +117,31 @@ subtest 'interrupted, and on from there' => sub {
 	stored(255);
 };
 
+subtest 'killed, and on from there' => sub {
+	my $file = spew(test_path('killed.jsonl'), join '', map { json_encode({ input => "killed $_", model => $MODEL }) . "\n" } 1 .. 40);
+	$openai->reset;
+	$openai->mode(hold => JSON::PP::true());
+	my $pid = fork // die;
+	if (!$pid) {
+		$ENV{OPENAI_API_KEY} = 'sk-warm';
+		open STDOUT, '>', test_path('killed');
+		exec eg_bin('cachectl'), 'warm', $file, '--url', $d->url, '--parallel', 4 or POSIX::_exit(127);
+	}
+	$openai->wait(held => 4);
+	$openai->release(4);
+	$openai->wait(calls => 8);
+	$openai->wait(held => 4);
+	kill KILL => $pid;
+	waitpid $pid, 0;
+	$openai->release;
+	wait_for { http('GET', $d->url . '/metrics')->{body} =~ /^gatewayd_flights 0$/m ? 1 : 0 } 'what was under way';
+	$openai->mode(hold => JSON::PP::false());
+	my $r = json(@warm, $file);
+	is "$r->{exit} $r->{texts}", '0 40', 'the whole file is there';
+	is $openai->calls, 40, 'and nothing was bought twice';
+	stored(295);
+};
+
 subtest 'a gateway that is not there' => sub {
 	my $closed = listen_tcp();
 	my $port = $closed->sockport;
@@ -145,8 +170,8 @@ subtest 'stats' => sub {
 	my ($model) = grep { $_->{model} eq $MODEL } @{ $r->{models} };
 	is $model->{saved_tokens}, $saved, 'saved tokens';
 	cmp_ok abs($model->{saved_dollars} - $saved * 20 / 1e6), '<', 1e-6, 'dollars, by TOKEN_PRICES';
-	# Four answers of 3 tokens came after cachectl had been interrupted.
-	is $model->{paid_tokens}, $model->{tokens} - $saved + 12, 'what was not saved was paid';
+	# Twice four answers of 3 tokens came after cachectl had been interrupted, or killed.
+	is $model->{paid_tokens}, $model->{tokens} - $saved + 24, 'what was not saved was paid';
 	my $twice = json('stats', '--url', $d->url . ',' . $d->url);
 	is $twice->{embeddings}{bought}, 2 * $r->{embeddings}{bought}, 'several gateways add up';
 };
@@ -154,7 +179,7 @@ subtest 'stats' => sub {
 subtest 'verify' => sub {
 	my $r = json('verify', '--store', $store);
 	is $r->{exit}, 0, 'all is well' or diag $r->{err};
-	is "$r->{objects} $r->{good} $r->{bad}", '255 255 0', 'every object';
+	is "$r->{objects} $r->{good} $r->{bad}", '295 295 0', 'every object';
 	my $requests = spew(test_path('requests.jsonl'),
 		json_encode({ input => [ @texts[ 0 .. 9 ] ], model => $MODEL, encoding_format => 'float' }) . "\n" . json_encode({ input => 'long 3', model => $MODEL }) . "\n");
 	$r = json('verify', '--store', $store, '--requests', $requests);
@@ -189,14 +214,14 @@ subtest 'export' => sub {
 	my $copy = test_path('copy');
 	my $r = json('export', $copy, '--store', $store);
 	is $r->{exit}, 0, 'done' or diag $r->{err};
-	is $r->{copied}, 255, 'all objects';
+	is $r->{copied}, 295, 'all objects';
 	is scalar(grep { slurp($_) ne slurp($_ =~ s{^\Q$store\E}{$copy}r) } glob "$store/embeddings/*"), 0, 'byte for byte';
-	is json('export', $copy, '--store', $store)->{there_already}, 255, 'a second time: nothing to do';
+	is json('export', $copy, '--store', $store)->{there_already}, 295, 'a second time: nothing to do';
 	$r = json('export', test_path('other'), '--store', $store, '--model', 'another');
-	is "$r->{exit} $r->{copied} $r->{left_out}", '0 0 255', 'one model alone';
+	is "$r->{exit} $r->{copied} $r->{left_out}", '0 0 295', 'one model alone';
 	my ($code, $out) = ctl('export', '-', '--store', $store);
 	my @lines = map { json_decode($_) } split /\n/, $out;
-	is scalar @lines, 255, 'as lines';
+	is scalar @lines, 295, 'as lines';
 	is_deeply [ sort keys %{ $lines[0] } ], [ qw(dimensions embedding key model parameters stored_ms total_tokens) ], 'with all that is known';
 	is $lines[0]{model}, $MODEL, 'model';
 };
@@ -212,7 +237,11 @@ subtest 'import' => sub {
 	spew(test_path('lines'), $lines);
 	my @names = `python3 '@{[ eg_root() ]}/tests/lib/legacy_store' hashed '$old' < '@{[ test_path('lines') ]}'`;
 	is scalar @names, 2, 'what the Python gateway left';
-	my $r = json('verify', '--store', $old);
+	my ($flat, $flat_new) = map { test_path($_) } qw(flat flat-new);
+	system "python3 '@{[ eg_root() ]}/tests/lib/legacy_store' embeddings '$flat' < '@{[ test_path('lines') ]}' >/dev/null";
+	my $r = json('import', $flat, '--store', $flat_new);
+	is "$r->{exit} $r->{copied}", '0 2', 'its other layout, copied';
+	$r = json('verify', '--store', $old);
 	is "$r->{exit} $r->{legacy} $r->{embeddings}", '0 2 4', 'verify knows it';
 	$r = json('import', $old, '--store', $new);
 	is "$r->{exit} $r->{copied}", '0 2', 'copied';
@@ -221,7 +250,7 @@ subtest 'import' => sub {
 	is "$r->{exit} $r->{taken_apart} $r->{elements}", '0 2 4', 'taken apart' or diag $r->{err};
 	is json('verify', '--store', $apart, '--requests', $bodies)->{requests}{present}, 4, 'and there by element';
 	my $calls = $openai->calls;
-	for my $case ([ $new, @requests ], [ $apart, @requests, { input => 'o2', model => $MODEL, dimensions => 8 } ]) {
+	for my $case ([ $flat_new, @requests ], [ $new, @requests ], [ $apart, @requests, { input => 'o2', model => $MODEL, dimensions => 8 } ]) {
 		my ($dir, @ask) = @$case;
 		my $g = daemon('gatewayd', http => 1, env => { OPENAI_BASE_URL => $openai->base, OPENAI_API_KEY => 'sk-own', STORE_DIR => $dir });
 		is http_json($g->url . '/v1/embeddings', $_)->{headers}{'x-cache'}, 'HIT', 'served' for @ask;
