@@ -9,6 +9,7 @@
 
 #include "common/buf.h"
 #include "common/process_metrics.h"
+#include "common/terminal.h"
 
 /* mk/docs prints this section once for all. */
 #define COMMON_SECTION "All daemons"
@@ -54,7 +55,7 @@ __attribute__((noreturn)) static void refuse(
 
 static void print_help(const struct daemon_options *o)
 {
-	bool color = isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
+	bool color = terminal_wants_color(STDOUT_FILENO);
 	printf("%s: %s\n\nusage: %s [--option value]...\n\n"
 	       "Every option is also an environment variable; a flag beats the variable beats the "
 	       "default.\n",

@@ -9,6 +9,7 @@
 
 #include "common/log_line.h"
 #include "common/log_sink.h"
+#include "common/terminal.h"
 
 /* One process has one stderr: the only module of common/ with state of its own. */
 static struct {
@@ -33,12 +34,9 @@ static void lines_were_dropped(uint64_t dropped, void *arg)
 static void choose_form(void)
 {
 	bool terminal = logger.sink && log_sink_is_terminal(logger.sink);
-	const char *no_color = getenv("NO_COLOR"); /* https://no-color.org */
-	const char *term = getenv("TERM");
 	logger.text = logger.format == LOG_FORMAT_TEXT ||
 		      (logger.format == LOG_FORMAT_AUTO && terminal);
-	logger.color = terminal && !(no_color && no_color[0]) &&
-		       !(term && strcmp(term, "dumb") == 0);
+	logger.color = terminal && terminal_allows_color();
 }
 
 void log_open(const char *name, enum log_level level, enum log_format format)

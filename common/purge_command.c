@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/json.h"
+#include "common/terminal.h"
 
 #define MAX_TOKEN_BYTES (64u << 10)
 #define MAX_TAG_BYTES   256 /* gatewayd's (gatewayd/surrogate_keys.h) */
@@ -207,23 +208,12 @@ static const char *what_comes_next(const struct msg_purge_target_list *results)
 		       : "; what was refused is not told again.";
 }
 
-/* Padded to width; control characters become '?'. */
-static void put(struct buf *out, struct span text, size_t width)
-{
-	for (size_t i = 0; i < text.len; i++) {
-		unsigned char c = (unsigned char)text.data[i];
-		buf_append_char(out, c < ' ' || c == 0x7f ? '?' : (char)c);
-	}
-	for (size_t i = text.len; i < width; i++)
-		buf_append_char(out, ' ');
-}
-
 static void put_colored(
 	struct buf *out, const char *begin, bool color, struct span text, size_t width)
 {
 	if (color)
 		buf_append_str(out, begin);
-	put(out, text, width);
+	terminal_put(out, text, width);
 	if (color)
 		buf_append_str(out, RESET);
 }
@@ -233,7 +223,7 @@ static void put_row(struct buf *out, const struct msg_purge_target *r, size_t wi
 	char status[24] = "-";
 	if (r->status)
 		snprintf(status, sizeof status, "%" PRIu64, r->status);
-	put(out, r->pod, width);
+	terminal_put(out, r->pod, width);
 	buf_append_str(out, "  ");
 	put_colored(out, r->success ? GREEN : RED, color,
 		r->success ? SPAN_LITERAL("purged") : SPAN_LITERAL("failed"), 6);
@@ -255,7 +245,7 @@ void purge_report_write(const struct msg_purge_result *result, bool color, struc
 			width = results->items[i].pod.len;
 	if (color)
 		buf_append_str(out, BOLD);
-	put(out, SPAN_LITERAL("TARGET"), width);
+	terminal_put(out, SPAN_LITERAL("TARGET"), width);
 	buf_append_str(out, "  RESULT  STATUS  DETAIL");
 	if (color)
 		buf_append_str(out, RESET);

@@ -10,6 +10,7 @@
 #include "common/json_span.h"
 #include "common/loop.h"
 #include "common/purge_command.h"
+#include "common/terminal.h"
 #include "gatewayd/ctl/ctl.h"
 
 #define DEFAULT_URL      "http://127.0.0.1:8082"
@@ -26,14 +27,6 @@ struct purge {
 	bool by_gateway; /* not by a broadcaster */
 	enum ctl_exit exit;
 };
-
-static bool use_color(void)
-{
-	const char *no_color = getenv("NO_COLOR"); /* https://no-color.org */
-	const char *term = getenv("TERM");
-	return isatty(STDOUT_FILENO) && !(no_color && *no_color) &&
-	       !(term && strcmp(term, "dumb") == 0);
-}
 
 static void print_help(void)
 {
@@ -225,7 +218,8 @@ static const struct option long_options[] = {{"all", no_argument, NULL, PURGE_OP
 enum ctl_exit ctl_purge(int argc, char **argv)
 {
 	const char *url = getenv("BROADCASTERD_URL"), *error = NULL;
-	struct purge p = {.url = url && *url ? url : DEFAULT_URL, .color = use_color()};
+	struct purge p = {.url = url && *url ? url : DEFAULT_URL,
+		.color = terminal_wants_color(STDOUT_FILENO)};
 	enum ctl_exit exit = CTL_OK;
 	char text[512];
 	int c;

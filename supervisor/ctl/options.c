@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/daemon.h"
+#include "common/terminal.h"
 #include "supervisor/config/values.h"
 #include "supervisor/ctl/session.h"
 
@@ -54,14 +55,6 @@ static const struct option purge_options[] = {
 };
 #define N_PURGE_OPTIONS (sizeof purge_options / sizeof *purge_options)
 
-static bool use_color(void)
-{
-	const char *no_color = getenv("NO_COLOR"); /* https://no-color.org */
-	const char *term = getenv("TERM");
-	return isatty(STDOUT_FILENO) && !(no_color && *no_color) &&
-	       !(term && !strcmp(term, "dumb"));
-}
-
 static void fail(const char *what, const char *value)
 {
 	fprintf(stderr, "podctl: %s%s%s; see podctl --help\n", what, value ? ": " : "",
@@ -102,8 +95,8 @@ void ctl_options_parse(struct ctl_options *options, int argc, char **argv)
 	for (size_t i = 0; i < N_ROWS - 1; i++)
 		names[i] = (struct option){rows[i].name, rows[i].argument, NULL, ROWS + (int)i};
 	memcpy(names + N_ROWS - 1, purge_options, sizeof purge_options);
-	*options = (struct ctl_options){
-		.color = use_color(), .purge = calloc(1, sizeof *options->purge)};
+	*options = (struct ctl_options){.color = terminal_wants_color(STDOUT_FILENO),
+		.purge = calloc(1, sizeof *options->purge)};
 	if (!options->purge)
 		die(CTL_FAILED, "out of memory");
 	int c;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "common/terminal.h"
 
 #define RED    "\033[31m"
 #define GREEN  "\033[32m"
@@ -42,17 +43,6 @@ void table_duration(uint64_t ms, char text[16])
 			(unsigned)(s / 3600 % 24));
 }
 
-/* Padded to width; control characters become '?'. */
-static void put(struct buf *out, struct span text, size_t width)
-{
-	for (size_t i = 0; i < text.len; i++) {
-		unsigned char c = (unsigned char)text.data[i];
-		buf_append_char(out, c < ' ' || c == 0x7f ? '?' : (char)c);
-	}
-	for (size_t i = text.len; i < width; i++)
-		buf_append_char(out, ' ');
-}
-
 static void put_row(
 	struct buf *out, const struct msg_program *program, size_t name_width, bool color)
 {
@@ -62,11 +52,11 @@ static void put_row(
 		table_duration(program->uptime_ms, uptime);
 	}
 	snprintf(restarts, sizeof restarts, "%" PRIu64, program->restarts);
-	put(out, program->name, name_width);
+	terminal_put(out, program->name, name_width);
 	buf_append_str(out, "  ");
 	if (color)
 		buf_append_str(out, table_state_color(program->state));
-	put(out, program->state.len ? program->state : SPAN_LITERAL("-"), 8);
+	terminal_put(out, program->state.len ? program->state : SPAN_LITERAL("-"), 8);
 	if (color)
 		buf_append_str(out, RESET);
 	buf_printf(out, "  %7s  %8s  %8s", pid, uptime, restarts);
@@ -75,7 +65,7 @@ static void put_row(
 		buf_append_str(out, "  ");
 		if (color)
 			buf_append_str(out, program->error.len ? RED : DIM);
-		put(out, detail, 0);
+		terminal_put(out, detail, 0);
 		if (color)
 			buf_append_str(out, RESET);
 	}
@@ -90,7 +80,7 @@ void table_write(const struct msg_program_list *programs, bool color, struct buf
 			width = programs->items[i].name.len;
 	if (color)
 		buf_append_str(out, BOLD);
-	put(out, SPAN_LITERAL("NAME"), width);
+	terminal_put(out, SPAN_LITERAL("NAME"), width);
 	buf_printf(
 		out, "  %-8s  %7s  %8s  %8s  %s", "STATE", "PID", "UPTIME", "RESTARTS", "DETAIL");
 	if (color)

@@ -67,15 +67,6 @@ sub metric
 	return http('GET', $pod->url . '/metrics')->{body} =~ /^\Q$name\E (\S+)$/m ? $1 : undef;
 }
 
-# Turns of the loop so far that took more than 5 ms and 20 ms of processor time, and the longest.
-sub turns
-{
-	return map {
-		my %turns = http('GET', $_->url . '/metrics')->{body} =~ /^loop_(long_turns_total|stuck_turns_total|turn_cpu_max_seconds) (\S+)$/mg;
-		{ long => $turns{long_turns_total}, stuck => $turns{stuck_turns_total}, ms => $turns{turn_cpu_max_seconds} * 1000 };
-	} @daemons;
-}
-
 # A client in a process of its own asks for what is in memory, again and again, until it is told to stop.
 sub start_good
 {
@@ -113,7 +104,7 @@ sub beside
 	subtest $name => sub {
 		my @before = map { uss_kb($_->pid) } @daemons;
 		my (@most, $stop);
-		my @turns = turns();
+		my @turns = $pod->turns(@daemons);
 		my $look = sub {
 			for my $i (0 .. $#daemons) {
 				my $more = uss_kb($daemons[$i]->pid) - $before[$i];
@@ -129,7 +120,7 @@ sub beside
 		# the worst two do not count. What does not depend on others is the processor time of a turn.
 		cmp_ok $good->{p99}, '<', $MEASURED ? 250 : 2500, sprintf 'p50 %.2f ms, p99 %.2f ms (alone %.2f and %.2f)', $good->{p50}, $good->{p99},
 			@$alone{qw(p50 p99)};
-		my @now = turns();
+		my @now = $pod->turns(@daemons);
 		for my $i (0 .. $#daemons) {
 			my ($long, $stuck) = map { $now[$i]{$_} - $turns[$i]{$_} } qw(long stuck);
 			my $text = "$daemons[$i]{name}: $long turns of more than 5 ms, $stuck of more than 20 ms, longest $now[$i]{ms} ms";

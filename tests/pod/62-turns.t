@@ -14,16 +14,6 @@ my $BODY = 32 << 20;
 my %env = (PROVIDER => 'mock', STORE => 'none');
 my $pod = EG::Pod->new(gatewayds => 1, env => \%env);
 
-# Turns over 5 ms, turns over 20 ms, and the longest, of each daemon.
-sub turns
-{
-	return map {
-		my $page = http('GET', $_->url . '/metrics')->{body};
-		my %turns = $page =~ /^loop_(long_turns_total|stuck_turns_total|turn_cpu_max_seconds) (\S+)$/mg;
-		{ long => $turns{long_turns_total}, stuck => $turns{stuck_turns_total}, ms => $turns{turn_cpu_max_seconds} * 1000 };
-	} $pod->hashd, $pod->gatewayd(0);
-}
-
 # What stands around `input`, and the input filled up to the largest body.
 sub body
 {
@@ -55,7 +45,7 @@ for (@kinds) {
 # The clock of a thread also counts what a busy machine does beside it, rarely 100 ms: so a few long turns
 # are none of ours. What is ours comes with every body: to copy 32 MiB or to free it takes 10 to 100 ms.
 for my $daemon (0, 1) {
-	my $turns = (turns())[$daemon];
+	my $turns = ($pod->turns)[$daemon];
 	my $name = (qw(hashd gatewayd))[$daemon];
 	note sprintf '%s: longest %.1f ms, %d over 5 ms, %d over 20 ms', $name, @$turns{qw(ms long stuck)};
 	next if !$MEASURED;

@@ -15,16 +15,6 @@ use constant N => 2048;
 my $pod = EG::Pod->new(gatewayds => 1, env => { CACHE_SIZE => '512MB' });
 my $batches = 0;
 
-# Turns over 5 ms, turns over 20 ms, and the longest, of each daemon, since it started.
-sub turns
-{
-	return map {
-		my $page = http('GET', $_->url . '/metrics')->{body};
-		my %turns = $page =~ /^loop_(long_turns_total|stuck_turns_total|turn_cpu_max_seconds) (\S+)$/mg;
-		{ long => $turns{long_turns_total}, stuck => $turns{stuck_turns_total}, ms => $turns{turn_cpu_max_seconds} * 1000 };
-	} $pod->hashd, $pod->gatewayd(0);
-}
-
 sub ask
 {
 	my ($name, $format, $first) = @_;
@@ -41,7 +31,7 @@ sub ask
 sub no_long_turns
 {
 	my ($what) = @_;
-	my @turns = turns();
+	my @turns = $pod->turns;
 	for my $daemon (0, 1) {
 		my ($name, $turns) = ((qw(hashd gatewayd))[$daemon], $turns[$daemon]);
 		note sprintf '%s: %s: longest %.1f ms, %d over 5 ms, %d over 20 ms', $what, $name, @$turns{qw(ms long stuck)};
