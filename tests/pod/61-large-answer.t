@@ -102,7 +102,8 @@ for ([ 'bought', 0, 25 + 8 ], [ 'from memory', 2048, 8 ]) {
 	my $answer = stream($large);
 	like $answer->{start}, qr{^HTTP/1.1 200 .*^X-Cache-Hits: $hits/2048\r$}mis, $name;
 	cmp_ok $answer->{bytes}, '>', 120e6, 'the size of it';
-	like $answer->{end}, qr/"total_tokens":\d+\}\}/, 'to the end';
+	# The last chunks may be cut anywhere.
+	like $answer->{end} =~ s/\r\n[0-9a-f]+\r\n//gr, qr/"total_tokens":\d+\}\}/, 'to the end';
 	my ($hashd_kb, $gatewayd_kb) = map { $answer->{ (qw(hashd gatewayd))[$_] } - $before[$_] } 0, 1;
 	cmp_ok $hashd_kb * 1024, '<', $sanitized ? 1 << 30 : 8e6, "hashd needs less than 8 MB for it: $hashd_kb KiB";
 	cmp_ok $gatewayd_kb * 1024, '<', $sanitized ? 1 << 30 : $gatewayd_mb * 1e6, "gatewayd needs less than $gatewayd_mb MB for it: $gatewayd_kb KiB";
