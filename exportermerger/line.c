@@ -486,17 +486,30 @@ static bool may_be_escaped(struct span name)
 	return name.len > 3 && name.data[0] == 'U' && name.data[1] == '_' && name.data[2] == '_';
 }
 
-static bool unescape_name(struct span *name, bool is_label, struct buf *names)
+/* As the last thing that was appended to names. */
+static void take_name(struct span *name, const struct buf *names, size_t start)
+{
+	*name = (struct span){(const char *)names->data + start, names->len - start};
+}
+
+static bool unescape_label(struct span *name, struct buf *names)
 {
 	size_t start = names->len;
-	if (!may_be_escaped(*name) || !(is_label ? name_unescape(*name, true, names)
-						 : name_unescape_metric(*name, names)))
+	if (!may_be_escaped(*name) || !name_unescape(*name, true, names))
 		return false;
-	*name = (struct span){(const char *)names->data + start, names->len - start};
+	take_name(name, names, start);
 	return true;
 }
 
-const char *line_unescape_names(struct line *line, struct buf *names)
+static void unescape_metric(struct line *line, enum page_format format, struct buf *names)
+{
+	size_t start = names->len;
+	bool is_family = line->kind != LINE_SAMPLE && format == PAGE_OPENMETRICS;
+	if (may_be_escaped(line->name) && name_unescape_metric(line->name, is_family, names))
+		take_name(&line->name, names, start);
+}
+
+const char *line_unescape_names(struct line *line, enum page_format format, struct buf *names)
 {
 	bool has_labels = line->kind == LINE_SAMPLE, moved = false;
 	size_t n = has_labels ? line->labels.count : 0, bytes = 0;
@@ -511,9 +524,9 @@ const char *line_unescape_names(struct line *line, struct buf *names)
 	/* All at once: spans of it must not move. */
 	if (!buf_reserve(names, bytes))
 		return no_memory;
-	unescape_name(&line->name, false, names);
+	unescape_metric(line, format, names);
 	for (size_t i = 0; i < n; i++)
-		moved |= unescape_name(&line->labels.items[i].name, true, names);
+		moved |= unescape_label(&line->labels.items[i].name, names);
 	return buf_failed(names) ? no_memory : moved ? sort_labels(&line->labels) : NULL;
 }
 

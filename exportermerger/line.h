@@ -63,7 +63,7 @@ const char *line_parse(enum page_format format, struct span bytes, struct line *
 
 /* Names of the family and of labels that are U__ names (name_escape.h) become what they stand for;
  * these stand in names from then on. NULL, or the reason why the line is refused. */
-const char *line_unescape_names(struct line *line, struct buf *names);
+const char *line_unescape_names(struct line *line, enum page_format format, struct buf *names);
 
 /* A name as both formats had it before quotes: [a-zA-Z_:][a-zA-Z0-9_:]*, in labels without colon.
  */

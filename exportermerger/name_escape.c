@@ -100,10 +100,10 @@ bool name_unescape(struct span name, bool is_label, struct buf *out)
 	return ok;
 }
 
-bool name_unescape_metric(struct span name, struct buf *out)
+bool name_unescape_metric(struct span name, bool is_openmetrics_family, struct buf *out)
 {
-	static const char *const suffixes[] = {"_bucket", "_sum", "_count", "_created", "_gsum",
-		"_gcount", "_total", "_info", "_" /* of __total */};
+	static const char *const suffixes[] = {
+		"_bucket", "_sum", "_count", "_created", "_gsum", "_gcount", "_total", "_info"};
 	if (name_unescape(name, false, out))
 		return true;
 	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
@@ -112,9 +112,10 @@ bool name_unescape_metric(struct span name, struct buf *out)
 		if (name.len <= len || memcmp(name.data + family.len, suffixes[i], len) != 0 ||
 			!name_unescape(family, false, out))
 			continue;
-		if (len > 1)
-			buf_append(out, suffixes[i], len);
+		buf_append(out, suffixes[i], len);
 		return !buf_failed(out);
 	}
-	return false;
+	/* What is left of "__total". */
+	return is_openmetrics_family && name.len && name.data[name.len - 1] == '_' &&
+	       name_unescape((struct span){name.data, name.len - 1}, false, out);
 }

@@ -31,6 +31,6 @@ bool name_unescape(struct span name, bool is_label, struct buf *out);
  *
  *   # TYPE U__a_2e_b_ counter      U__a_2e_b__total 1              a.b and a.b_total
  */
-bool name_unescape_metric(struct span name, struct buf *out);
+bool name_unescape_metric(struct span name, bool is_openmetrics_family, struct buf *out);
 
 #endif

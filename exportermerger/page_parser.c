@@ -77,7 +77,7 @@ static int read_line(struct page_parser *p, struct span bytes)
 	}
 	const char *reason = line_parse(p->options->format, bytes, &p->line);
 	if (!reason)
-		reason = line_unescape_names(&p->line, &p->names);
+		reason = line_unescape_names(&p->line, p->options->format, &p->names);
 	if (reason)
 		return refuse(p, reason);
 	if (p->line.kind == LINE_EOF)
