@@ -115,7 +115,12 @@ bool name_unescape_metric(struct span name, bool is_openmetrics_family, struct b
 		buf_append(out, suffixes[i], len);
 		return !buf_failed(out);
 	}
-	/* What is left of "__total". */
-	return is_openmetrics_family && name.len && name.data[name.len - 1] == '_' &&
-	       name_unescape((struct span){name.data, name.len - 1}, false, out);
+	if (!name.len || name.data[name.len - 1] != '_' ||
+		!name_unescape((struct span){name.data, name.len - 1}, false, out))
+		return false;
+	/* What is left of "__total"; elsewhere a name that nobody makes, and that must not meet it.
+	 */
+	if (!is_openmetrics_family)
+		buf_append_char(out, '_');
+	return !buf_failed(out);
 }

@@ -30,6 +30,9 @@ bool name_unescape(struct span name, bool is_label, struct buf *out);
  * OpenMetrics' name of the family is what is left of that (as client_golang writes it):
  *
  *   # TYPE U__a_2e_b_ counter      U__a_2e_b__total 1              a.b and a.b_total
+ *
+ * Anywhere else U__a_2e_b_ is read as if it were U__a_2e_b__ (a.b_): as it stands it would be that
+ * counter's family.
  */
 bool name_unescape_metric(struct span name, bool is_openmetrics_family, struct buf *out);
 

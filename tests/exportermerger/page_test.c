@@ -416,8 +416,8 @@ static const struct merge_case merge_cases[] = {
 			"U__c_2e_d__total{merger_url=\"u1\"} 5\n"},
 	{.what = "an underscore behind an escape is no suffix of a sample",
 		.in = {{PAGE_TEXT, "# TYPE U__a_2e_b_ gauge\nU__a_2e_b_ 1\nU__a_2e_b 2\n", 0, 0}},
-		.text = "# TYPE U__a_2e_b_ gauge\nU__a_2e_b_{merger_url=\"u0\"} 1\n"
-			"# TYPE U__a_2e_b untyped\nU__a_2e_b{merger_url=\"u0\"} 2\n"},
+		.text = "# TYPE U__a_2e_b untyped\nU__a_2e_b{merger_url=\"u0\"} 2\n"
+			"# TYPE U__a_2e_b__ gauge\nU__a_2e_b__{merger_url=\"u0\"} 1\n"},
 	{.what = "a name in quotes beside the same one escaped",
 		.in = {{PAGE_TEXT, "{\"z\xc3\xa4hler\"} 1\n", 0, 0},
 			{PAGE_TEXT, "# TYPE U__z_e4_hler gauge\nU__z_e4_hler{U__x_2e_y=\"1\"} 2\n",
