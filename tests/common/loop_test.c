@@ -344,6 +344,7 @@ static void the_queue_comes_after_what_is_deferred(void **state)
 	struct timer *kick = timer_new(loop, queue_and_defer, NULL);
 	timer_arm(kick, 0);
 	loop_run(loop);
+	timer_free(&kick);
 	loop_free(&loop);
 	assert_string_equal(order, "dqr");
 }
