@@ -64,6 +64,8 @@ struct client {
 	struct pool
 		*waits_for_pool; /* with CLIENT_WAITS_UPSTREAM: one of its connections; NULL: own */
 	struct upstream *waits_for_room;
+	uint64_t command_us;    /* when the command that waits, for whatever, was complete; 0: none
+				   does */
 	uint64_t wait_until_us; /* kept over repeated tries for one command; 0: no command waits */
 	struct client *next_waiting, **prev_waiting;
 	char *error; /* what the command that waited is answered with; owned */

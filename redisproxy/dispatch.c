@@ -28,7 +28,7 @@ enum dispatch_result dispatch_out_of_memory(struct client *c)
 enum dispatch_result dispatch_done(struct client *c, struct request *r)
 {
 	r->command->calls++;
-	c->wait_until_us = 0;
+	c->wait_until_us = c->command_us = 0;
 	return DISPATCH_TOOK;
 }
 
@@ -54,7 +54,11 @@ enum dispatch_result dispatch_send_to(
 	}
 	if (upstream_send(up, r->frame, r->len, c, meaning, sent_us) < 0)
 		return dispatch_out_of_memory(c);
-	stats_sent(&c->proxy->stats, upstream_last_entry(up), r->command, r->frame, r->len);
+	struct entry *entry = upstream_last_entry(up);
+
+	if (c->command_us)
+		entry->waited_us = (uint32_t)(c->proxy->now_us - c->command_us);
+	stats_sent(&c->proxy->stats, entry, r->command, r->frame, r->len);
 	c->in_flight++;
 	c->current = up;
 	if (r->command->write) {
@@ -450,7 +454,7 @@ static void answer_error(struct client *c)
 		own->owner = NULL;
 		upstream_close(own, NULL);
 	}
-	c->wait_until_us = 0;
+	c->wait_until_us = c->command_us = 0;
 	pool_unref(&c->future.pool);
 }
 
@@ -483,6 +487,8 @@ enum dispatch_result dispatch_command(struct client *c, const char *frame, size_
 		result = dispatch_own(c, &r);
 	else
 		result = dispatch_kind(c, &r);
+	if (result == DISPATCH_WAITS && !c->command_us)
+		c->command_us = c->proxy->now_us;
 	return result;
 }
 

@@ -82,6 +82,7 @@ static void make_login(struct pool *pool)
 
 static void destroy(struct pool *pool)
 {
+	stats_pool_collect(&pool->stats);
 	free((char *)pool->key.user.data);
 	free((char *)pool->key.password.data);
 	buf_free(&pool->login);

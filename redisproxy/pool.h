@@ -14,6 +14,7 @@
 #include "common/buf.h"
 #include "common/span.h"
 #include "redisproxy/conf.h"
+#include "redisproxy/stats.h"
 
 struct client;
 struct proxy;
@@ -38,6 +39,7 @@ struct pool {
 	unsigned login_count;
 	unsigned refs;
 	uint64_t unused_since_us;
+	struct pool_stats stats;
 	uint64_t tried_us; /* when a waiting client last had us connect */
 	struct upstream *shared[CONF_MAX_SHARED];
 	struct upstream *idle, *last_idle;

@@ -136,6 +136,8 @@ static void collect(void *arg)
 	struct proxy *proxy = arg;
 	metric_set(proxy->stats.clients, proxy->n_clients);
 	metric_set(proxy->stats.pools, proxy->n_pools);
+	for (struct pool *pool = proxy->pools; pool; pool = pool->next)
+		stats_pool_collect(&pool->stats);
 	/* Nodes come and go, and take each other's addresses. */
 	if (proxy->cluster)
 		for (size_t i = STATS_CONNECTIONS; i <= STATS_UP; i++)

@@ -1,5 +1,6 @@
 #include "redisproxy/stats.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "redisproxy/command.h"
@@ -12,6 +13,8 @@
 #include "redisproxy/server.h"
 #include "redisproxy/slowlog.h"
 #include "redisproxy/upstream.h"
+
+#define MAX_POOL_SERIES 256 /* those of pools that are gone stay */
 
 const struct metric_family stats_families[] = {
 	[STATS_COMMANDS] = {.name = "redis_commands_total",
@@ -34,8 +37,8 @@ const struct metric_family stats_families[] = {
 		.labels = {"upstream"}},
 	[STATS_DURATION] = {.name = "redisproxy_command_duration_seconds",
 		.type = METRIC_HISTOGRAM,
-		.help = "Time from a command's last byte to its reply's last byte; blocking commands "
-			"apart. Deep pipelines are sampled.",
+		.help = "Time from a command's last byte to its reply's last byte, waiting for a "
+			"connection included; blocking commands apart. Deep pipelines are sampled.",
 		.buckets = metrics_latency_buckets},
 	[STATS_CLIENTS] = {.name = "redisproxy_clients",
 		.type = METRIC_GAUGE,
@@ -73,6 +76,20 @@ const struct metric_family stats_families[] = {
 		.type = METRIC_COUNTER,
 		.help = "Commands that a node of the cluster sent elsewhere or put off, by kind.",
 		.labels = {"kind"}},
+	[STATS_UPSTREAM_DURATION] = {.name = "redisproxy_upstream_duration_seconds",
+		.type = METRIC_HISTOGRAM,
+		.help = "Time from sending a command to a server to its reply's last byte, by pool "
+			"(server, user, database, RESP version); else as "
+			"redisproxy_command_duration_seconds.",
+		.labels = {"upstream", "user", "db", "resp"},
+		.buckets = metrics_latency_buckets,
+		.max_series = MAX_POOL_SERIES},
+	[STATS_REPLIES] = {.name = "redisproxy_upstream_replies_total",
+		.type = METRIC_COUNTER,
+		.help = "Commands sent to a server, by pool and by what came of it: ok, error (the "
+			"server's reply), lost (no reply).",
+		.labels = {"upstream", "user", "db", "resp", "result"},
+		.max_series = STATS_RESULTS * MAX_POOL_SERIES},
 	[STATS_N] = {0},
 };
 
@@ -135,14 +152,48 @@ void stats_sent(struct stats *stats, struct entry *entry, const struct command *
 	entry->key_hash = logged || due ? note_key(stats, command, frame, len, logged, due) : 0;
 }
 
-void stats_replied(
-	struct stats *stats, const struct entry *entry, const struct upstream *up, bool failed)
+void stats_pool_init(
+	struct stats *stats, struct pool_stats *of, const char *server, const struct pool_key *key)
 {
+	static const char *const results[] = {"ok", "error", "lost"};
+	const char *user = key->logins ? "(logins)" : key->user.len ? key->user.data : "default";
+	const char *resp = key->resp == 3 ? "3" : "2";
+	char db[16];
+
+	stats_pool_collect(of);
+	snprintf(db, sizeof db, "%u", key->db);
+	of->duration = metric(
+		stats->metrics, &stats_families[STATS_UPSTREAM_DURATION], server, user, db, resp);
+	for (size_t i = 0; i < STATS_RESULTS; i++)
+		of->replies[i] = metric(stats->metrics, &stats_families[STATS_REPLIES], server,
+			user, db, resp, results[i]);
+}
+
+void stats_pool_collect(struct pool_stats *of)
+{
+	for (size_t i = 0; i < STATS_RESULTS; i++) {
+		if (of->n[i])
+			metric_add(of->replies[i], (double)of->n[i]);
+		of->n[i] = 0;
+	}
+}
+
+void stats_lost(const struct entry *entry, struct upstream *up)
+{
+	if (entry->command)
+		up->pool->stats.n[STATS_GONE]++;
+}
+
+void stats_replied(struct stats *stats, const struct entry *entry, struct upstream *up, bool failed)
+{
+	if (entry->command)
+		up->pool->stats.n[failed ? STATS_ERROR : STATS_OK]++;
 	if (!entry->sent_us)
 		return;
 	uint64_t duration_us = up->proxy->now_us - entry->sent_us;
 
-	metric_observe(stats->duration, (double)duration_us / 1e6);
+	metric_observe(stats->duration, (double)(duration_us + entry->waited_us) / 1e6);
+	metric_observe(up->pool->stats.duration, (double)duration_us / 1e6);
 	if (stats->slowlog && entry->command)
 		slowlog_note(stats->slowlog, &(struct slowlog_entry){
 						     .command = entry->command->name,

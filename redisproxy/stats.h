@@ -32,11 +32,21 @@ enum stats_family {
 	STATS_POOLS,
 	STATS_TOPOLOGY,
 	STATS_REDIRECTIONS,
+	STATS_UPSTREAM_DURATION,
+	STATS_REPLIES,
 	STATS_N
 };
 extern const struct metric_family stats_families[];
 
-#define STATS_LATENCY_BUCKETS 24
+/* What became of the commands that were sent. */
+enum stats_result { STATS_OK, STATS_ERROR, STATS_GONE, STATS_RESULTS };
+
+/* Of one pool. */
+struct pool_stats {
+	struct metric *duration;
+	struct metric *replies[STATS_RESULTS];
+	uint64_t n[STATS_RESULTS]; /* since they were last moved over */
+};
 
 struct stats {
 	struct metrics *metrics;
@@ -52,9 +62,17 @@ void stats_free(struct stats *stats);
 /* A command goes out (frame: its first len bytes); fills in the entry. */
 void stats_sent(struct stats *stats, struct entry *entry, const struct command *command,
 	const char *frame, size_t len);
+struct pool_key;
+/* From now on these are the series of a pool of this server. */
+void stats_pool_init(
+	struct stats *stats, struct pool_stats *of, const char *server, const struct pool_key *key);
+/* Move its numbers over: when somebody asks, and at its end. */
+void stats_pool_collect(struct pool_stats *of);
+/* The reply will not come. */
+void stats_lost(const struct entry *entry, struct upstream *up);
 /* Its reply is complete. */
 void stats_replied(
-	struct stats *stats, const struct entry *entry, const struct upstream *up, bool failed);
+	struct stats *stats, const struct entry *entry, struct upstream *up, bool failed);
 /* One more in a family with one label. For what is rare. */
 void stats_count(struct stats *stats, enum stats_family family, const char *value);
 

@@ -61,6 +61,8 @@ struct upstream *upstream_new(struct pool *pool, bool is_shared, struct client *
 	up->wants_write = true;
 	event_add(up->write_event, NULL);
 	server_count(pool->server)->open++;
+	/* The server may have another address by now. */
+	stats_pool_init(&proxy->stats, &pool->stats, server_address(pool->server), &pool->key);
 	stats_count(&proxy->stats, STATS_CONNECTED, server_address(pool->server));
 	return up;
 
@@ -134,7 +136,11 @@ int upstream_send_place(struct upstream *up, const char *data, size_t len, struc
 
 	if (!entry)
 		return -1;
-	*entry = (struct entry){.place = place, .sent_us = place->sent_us, .is_place = true};
+	*entry = (struct entry){.place = place, .is_place = true};
+	if (place->sent_us) {
+		entry->sent_us = up->proxy->now_us;
+		entry->waited_us = (uint32_t)(entry->sent_us - place->sent_us);
+	}
 	stats_sent(&up->proxy->stats, entry, place->command, data, len);
 	return 0;
 }
@@ -458,6 +464,8 @@ void upstream_close(struct upstream *up, const char *reason)
 
 		up->first = (up->first + 1) & (up->capacity - 1);
 		up->count--;
+		if (reason)
+			stats_lost(&entry, up);
 		if (entry.is_place)
 			place_lost(entry.place, reason ? reason : lost, first && up->partial);
 		else if (entry.client)

@@ -53,8 +53,9 @@ struct entry {
 		struct client *client; /* NULL: nobody */
 		struct place *place;   /* in a cluster */
 	};
-	uint64_t sent_us; /* 0: not measured */
-	enum entry_meaning meaning;
+	uint64_t sent_us;   /* 0: not measured */
+	uint32_t waited_us; /* before it was sent */
+	uint8_t meaning;    /* enum entry_meaning */
 	bool is_place;
 	const struct command *command; /* these two are for the slow log; NULL: ours */
 	uint64_t key_hash;

@@ -254,6 +254,22 @@ subtest 'metrics' => sub {
 	cmp_ok $proxy->metric("tcp_idle_connections{upstream=\"$upstream\"}"), '>', 1, 'idle ones';
 	cmp_ok $proxy->metric('redisproxy_command_duration_seconds_count'), '>', 100, 'latency';
 	is http('GET', $proxy->url . '/readyz')->{status}, 200, '/readyz';
+	# Rate, errors and duration of each pool.
+	my $pool = sub { qq(upstream="$upstream",user="$_[0]",db="$_[1]",resp="$_[2]") };
+	my $now = sub {
+		my $labels = $pool->(@_);
+		return map { $_ // 0 } (map { $proxy->metric("redisproxy_upstream_replies_total{$labels,result=\"$_\"}") } qw(ok error lost)),
+			$proxy->metric("redisproxy_upstream_duration_seconds_count{$labels}");
+	};
+	my ($c, $bob) = map { $proxy->client } 1 .. 2;
+	$bob->cmd(@$_) for [qw(HELLO 3 AUTH bob new)], [qw(SELECT 7)];
+	my @before = ([ $now->('default', 0, 2) ], [ $now->('bob', 7, 3) ]);
+	$c->cmd('GET', 'rate') for 1 .. 5;
+	$c->cmd('LPOP', 'rate', 'x');
+	$bob->cmd('GET', 'bob:rate');
+	my @after = ([ $now->('default', 0, 2) ], [ $now->('bob', 7, 3) ]);
+	is_deeply [ map { $after[0][$_] - $before[0][$_] } 0 .. 3 ], [ 5, 1, 0, 6 ], 'of the default pool';
+	is_deeply [ map { $after[1][$_] - $before[1][$_] } 0 .. 3 ], [ 1, 0, 0, 1 ], "of a user's";
 };
 
 done_testing;

@@ -80,6 +80,8 @@ subtest 'the server hangs' => sub {
 	$c->put('GET', 'a');
 	my $reply = $c->get;
 	like Redis::is_error($reply), qr/^ERR redisproxy: the upstream does not answer/, 'an error in bounded time';
+	my $pool = "upstream=\"127.0.0.1:$port\",user=\"default\",db=\"0\",resp=\"2\"";
+	is $proxy->metric("redisproxy_upstream_replies_total{$pool,result=\"lost\"}"), 1, 'counted';
 	kill CONT => $redis->pid;
 	wait_for { !Redis::is_error($c->cmd('GET', 'a')) } 'it to work again';
 	pass 'and back';
