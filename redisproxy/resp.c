@@ -90,12 +90,61 @@ static enum resp_result open_command(struct resp_command *s, const char *data, c
 	return RESP_COMPLETE;
 }
 
+/* A number of one to four digits and its CRLF, without a leading zero, as nearly all are; moves
+ * behind them. -1: something else, or it does not end here. */
+static inline int short_line(const char **p, const char *end)
+{
+	const char *at = *p;
+	unsigned n = (unsigned)(unsigned char)*at - '0', digit;
+
+	if (end - at < 6 || n - 1 > 8)
+		return -1;
+	while ((digit = (unsigned)(unsigned char)*++at - '0') <= 9)
+		if ((n = n * 10 + digit) > 9999)
+			return -1;
+	if (at[0] != '\r' || at[1] != '\n')
+		return -1;
+	*p = at + 2;
+	return (int)n;
+}
+
+/* The whole of a command of the most usual form, which is nearly every one. False: nothing is said
+ * about it. */
+static bool scan_usual(struct resp_command *s, const char *data, const char *end)
+{
+	const char *p = data + 1, *name = NULL;
+	int argc, n, name_len = 0;
+
+	if (end - p < 6 || (argc = short_line(&p, end)) < 0)
+		return false;
+	for (int left = argc; left; left--) {
+		if (end - p < 7 || *p++ != '$' || (n = short_line(&p, end)) < 0 || end - p < n + 2)
+			return false;
+		if (!name) {
+			name = p;
+			name_len = n;
+		}
+		p += n;
+		if (p[0] != '\r' || p[1] != '\n')
+			return false;
+		p += 2;
+	}
+	*s = (struct resp_command){.at = (size_t)(p - data),
+		.name_at = (size_t)(name - data),
+		.name_len = (uint32_t)name_len,
+		.argc = (uint32_t)argc,
+		.open = true};
+	return true;
+}
+
 enum resp_result resp_command_scan(
 	struct resp_command *s, const char *data, size_t len, const char **error)
 {
 	static const char bad_length[] = "Protocol error: invalid bulk length";
 	const char *p = data + s->at, *end = data + len;
 
+	if (!s->open && scan_usual(s, data, end))
+		return RESP_COMPLETE;
 	if (!s->open) {
 		enum resp_result result = p == end ? RESP_MORE
 						   : open_command(s, data, &p, end, error);
