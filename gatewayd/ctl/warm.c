@@ -20,21 +20,31 @@
 #define RETRY_MAX_MS     20000
 #define TICK_MS          100
 #define ANSWER_MAX_BYTES (512u << 20)
-#define SHOWN_ERRORS     10
+#define SHOWN_BYTES      300
+
+/* One of several texts that go out in one request. */
+struct text {
+	char *json;
+	size_t len;
+	uint64_t end; /* offset behind its line */
+};
 
 /*
  * waiting for an answer ──> done          429, 5xx or no answer: again after a while, then the run
- * ends before this line. Any other refusal: the line is counted and left out.
+ * ends before this line. Any other refusal: the line is counted and left out; of several texts, the
+ * halves are sent until the lines that are refused are known: 2 log2 n requests more for one of n.
  */
 struct request {
 	struct warm *warm;
 	uint64_t line;       /* the first one */
 	uint64_t lines, end; /* how many, and the offset behind them */
+	struct text *texts;  /* one for each line; NULL: a request of its own */
 	struct buf body;
 	struct timer *retry;
 	struct backoff backoff;
 	bool done;
 	TAILQ_ENTRY(request) place;
+	TAILQ_ENTRY(request) unsent;
 };
 
 struct warm {
@@ -51,7 +61,8 @@ struct warm {
 	/* Done without a gap: where a later run goes on. */
 	uint64_t done_lines, done_bytes;
 	TAILQ_HEAD(, request) requests; /* in the order of the file */
-	size_t n_requests;
+	TAILQ_HEAD(, request) halves;   /* those of them that wait for a free place */
+	size_t n_requests;              /* under way */
 	uint64_t answered, failed_lines, elements, hits, tokens, skipped;
 };
 
@@ -86,8 +97,23 @@ static void load_progress(struct warm *warm)
 
 /* ---- Requests ---- */
 
+static struct request *request_new(struct warm *warm, uint64_t line)
+{
+	struct request *request = calloc(1, sizeof *request);
+	if (!request)
+		return NULL;
+	request->warm = warm;
+	request->line = line;
+	buf_init(&request->body, CTL_MAX_LINE_BYTES * 2);
+	backoff_init(&request->backoff, RETRY_MIN_MS, RETRY_MAX_MS, 2);
+	return request;
+}
+
 static void request_free(struct request *request)
 {
+	for (uint64_t i = 0; request->texts && i < request->lines; i++)
+		free(request->texts[i].json);
+	free(request->texts);
 	timer_free(&request->retry);
 	buf_free(&request->body);
 	free(request);
@@ -104,12 +130,15 @@ static void pass_done(struct warm *warm)
 	}
 }
 
-static void complain(struct warm *warm, uint64_t line, const char *what)
+static void complain(struct warm *warm, uint64_t line, uint64_t lines, const char *what)
 {
-	if (warm->failed_lines++ < SHOWN_ERRORS) {
-		ctl_progress_end(&warm->progress);
+	warm->failed_lines += lines;
+	ctl_progress_end(&warm->progress);
+	if (lines > 1)
+		fprintf(stderr, "cachectl: lines %" PRIu64 " to %" PRIu64 ": %s\n", line,
+			line + lines - 1, what);
+	else
 		fprintf(stderr, "cachectl: line %" PRIu64 ": %s\n", line, what);
-	}
 }
 
 static void count_answer(
@@ -142,13 +171,17 @@ static void count_answer(
 
 static int send_request(struct request *request);
 
+static void stop(struct warm *warm)
+{
+	warm->stopped = true;
+	loop_stop(warm->loop);
+}
+
 static void on_retry(void *arg)
 {
 	struct request *request = arg;
-	if (send_request(request) < 0) {
-		request->warm->stopped = true;
-		loop_stop(request->warm->loop);
-	}
+	if (send_request(request) < 0)
+		stop(request->warm);
 }
 
 /* false: enough. */
@@ -174,21 +207,105 @@ static bool try_again(struct request *request, const struct http_call *call)
 	return true;
 }
 
+static void append_model(struct buf *body, const char *model)
+{
+	buf_append_str(body, "{\"model\":");
+	json_append_string(body, span_of(model));
+	buf_append_char(body, ',');
+}
+
+static void fill_texts(struct request *request)
+{
+	struct buf *body = &request->body;
+	buf_clear(body);
+	append_model(body, request->warm->options->model);
+	buf_append_str(body, "\"encoding_format\":\"base64\",\"input\":[");
+	for (uint64_t i = 0; i < request->lines; i++) {
+		if (i)
+			buf_append_char(body, ',');
+		buf_append(body, request->texts[i].json, request->texts[i].len);
+	}
+	buf_append_str(body, "]}");
+}
+
+static bool says(
+	const struct json_span_doc *doc, uint32_t error, struct span name, struct span *text)
+{
+	uint32_t node = json_span_member(doc, error, name);
+	return node != JSON_SPAN_NONE && json_span_borrow_string(doc, node, text);
+}
+
+/* May one of its texts alone be at fault? Not when the error names the model or another field. */
+static bool blames_a_text(const struct request *request, const struct http_call_result *result)
+{
+	int status = result->status;
+	if (request->lines < 2 ||
+		(status != 400 && status != 404 && status != 413 && status != 422))
+		return false;
+	struct json_span_doc *doc = json_span_new(
+		(struct span){(char *)result->body->data, result->body->len}, NULL);
+	bool other = false;
+	if (doc && json_span_step(doc, SIZE_MAX) == JSON_SPAN_DONE) {
+		struct span text;
+		uint32_t error = json_span_member(doc, json_span_root(), SPAN_LITERAL("error"));
+		if (says(doc, error, SPAN_LITERAL("param"), &text))
+			other = text.len < 5 || memcmp(text.data, "input", 5) != 0;
+		else if (says(doc, error, SPAN_LITERAL("code"), &text))
+			other = span_equal_str(text, "model_not_found");
+	}
+	json_span_free(&doc);
+	return !other;
+}
+
+/* It becomes its first half, and a request of its own the second. -1: out of memory. */
+static int halve(struct request *request)
+{
+	struct warm *warm = request->warm;
+	uint64_t first = request->lines / 2, second = request->lines - first;
+	struct request *rest = request_new(warm, request->line + first);
+	if (rest)
+		rest->texts = malloc(second * sizeof *rest->texts);
+	if (!rest || !rest->texts) {
+		free(rest);
+		return -1;
+	}
+	memcpy(rest->texts, request->texts + first, second * sizeof *rest->texts);
+	rest->lines = second;
+	rest->end = request->end;
+	request->lines = first;
+	request->end = request->texts[first - 1].end;
+	fill_texts(rest);
+	fill_texts(request);
+	TAILQ_INSERT_AFTER(&warm->requests, request, rest, place);
+	TAILQ_INSERT_HEAD(&warm->halves, rest, unsent);
+	TAILQ_INSERT_HEAD(&warm->halves, request, unsent);
+	return buf_failed(&request->body) || buf_failed(&rest->body) ? -1 : 0;
+}
+
 static void on_answer(struct http_call *call, const struct http_call_result *result, void *arg)
 {
 	struct request *request = arg;
 	struct warm *warm = request->warm;
 	bool reached = result->outcome == HTTP_CALL_OK;
 	int status = result->status;
-	char what[512];
+	char what[SHOWN_BYTES + 64];
 	if (reached && status == 200) {
 		count_answer(warm, call, result);
+	} else if (reached && blames_a_text(request, result)) {
+		warm->n_requests--;
+		if (halve(request) < 0)
+			warm->stopped = true;
+		loop_stop(warm->loop);
+		return;
 	} else if (reached && status != 429 && status != 408 && status < 500 && status != 401 &&
 		   status != 403) {
-		snprintf(what, sizeof what, "refused with status %d: %.*s", status,
-			(int)(result->body->len > 300 ? 300 : result->body->len),
-			result->body->len ? (char *)result->body->data : "");
-		complain(warm, request->line, what);
+		const char *body = (const char *)result->body->data;
+		size_t shown = result->body->len;
+		while (shown && (shown > SHOWN_BYTES || body[shown - 1] == '\n'))
+			shown--;
+		snprintf(what, sizeof what, "refused with status %d: %.*s", status, (int)shown,
+			shown ? body : "");
+		complain(warm, request->line, request->lines, what);
 	} else {
 		if (status != 401 && status != 403 && try_again(request, call))
 			return;
@@ -196,8 +313,7 @@ static void on_answer(struct http_call *call, const struct http_call_result *res
 		fprintf(stderr, "cachectl: line %" PRIu64 ": %s (status %d); stopped here\n",
 			request->line, reached ? "the gateway does not answer it" : result->detail,
 			status);
-		warm->stopped = true;
-		loop_stop(warm->loop);
+		stop(warm);
 		return;
 	}
 	request->done = true;
@@ -251,13 +367,6 @@ static char kind_of(struct span line)
 	return kind;
 }
 
-static void append_model(struct buf *body, const char *model)
-{
-	buf_append_str(body, "{\"model\":");
-	json_append_string(body, span_of(model));
-	buf_append_char(body, ',');
-}
-
 static void use_line(struct warm *warm, struct request *request)
 {
 	request->lines++;
@@ -265,31 +374,36 @@ static void use_line(struct warm *warm, struct request *request)
 	warm->has_held = false;
 }
 
-/* Texts that follow each other go out together. */
-static void gather_texts(struct warm *warm, struct request *request)
+/* Texts that follow each other go out together. -1: out of memory. */
+static int gather_texts(struct warm *warm, struct request *request)
 {
-	append_model(&request->body, warm->options->model);
-	buf_append_str(&request->body, "\"encoding_format\":\"base64\",\"input\":[");
+	request->texts = calloc(warm->options->batch, sizeof *request->texts);
+	if (!request->texts)
+		return -1;
 	for (unsigned n = 0; n < warm->options->batch && next_line(warm); n++) {
+		struct text *text = &request->texts[n];
 		if (n && kind_of(warm->held) != 's')
 			break;
-		if (n)
-			buf_append_char(&request->body, ',');
-		buf_append(&request->body, warm->held.data, warm->held.len);
+		text->json = strndup(warm->held.data, warm->held.len);
+		text->len = warm->held.len;
+		text->end = warm->lines.offset;
 		use_line(warm, request);
+		if (!text->json)
+			return -1;
 	}
-	buf_append_str(&request->body, "]}");
+	fill_texts(request);
+	return 0;
 }
 
-static void fill_request(struct warm *warm, struct request *request)
+/* -1: out of memory. */
+static int fill_request(struct warm *warm, struct request *request)
 {
 	char kind = kind_of(warm->held);
 	const char *model = warm->options->model;
 	if ((kind == 's' || kind == 'm') && !model) {
-		complain(warm, request->line, "names no model: say --model");
+		complain(warm, request->line, 1, "names no model: say --model");
 	} else if (kind == 's') {
-		gather_texts(warm, request);
-		return;
+		return gather_texts(warm, request);
 	} else if (kind == 'm') {
 		const char *brace = memchr(warm->held.data, '{', warm->held.len);
 		size_t skip = (size_t)(brace - warm->held.data) + 1;
@@ -298,30 +412,35 @@ static void fill_request(struct warm *warm, struct request *request)
 	} else if (kind == 'r') {
 		buf_append(&request->body, warm->held.data, warm->held.len);
 	} else if (warm->held.len) {
-		complain(warm, request->line, "neither a request with an input nor a JSON string");
+		complain(warm, request->line, 1,
+			"neither a request with an input nor a JSON string");
 	}
 	use_line(warm, request);
+	return 0;
 }
 
 /* -1 when out of memory. */
 static int start_next(struct warm *warm)
 {
-	struct request *request = calloc(1, sizeof *request);
+	struct request *request = request_new(warm, warm->lines.number);
 	if (!request)
 		return -1;
-	request->warm = warm;
-	request->line = warm->lines.number;
-	buf_init(&request->body, CTL_MAX_LINE_BYTES * 2);
-	backoff_init(&request->backoff, RETRY_MIN_MS, RETRY_MAX_MS, 2);
-	fill_request(warm, request);
 	TAILQ_INSERT_TAIL(&warm->requests, request, place);
-	if (buf_failed(&request->body))
+	if (fill_request(warm, request) < 0 || buf_failed(&request->body))
 		return -1;
 	if (!request->body.len) {
 		request->done = true;
 		pass_done(warm);
 		return 0;
 	}
+	warm->n_requests++;
+	return send_request(request);
+}
+
+static int start_half(struct warm *warm)
+{
+	struct request *request = TAILQ_FIRST(&warm->halves);
+	TAILQ_REMOVE(&warm->halves, request, unsent);
 	warm->n_requests++;
 	return send_request(request);
 }
@@ -355,10 +474,13 @@ static void run(struct warm *warm)
 	uint64_t saved = 0;
 	timer_arm(warm->tick, TICK_MS);
 	while (!warm->stopped && !ctl_interrupted()) {
-		while (warm->n_requests < warm->options->parallel && !warm->stopped &&
-			next_line(warm))
-			if (start_next(warm) < 0)
+		while (warm->n_requests < warm->options->parallel && !warm->stopped) {
+			bool half = !TAILQ_EMPTY(&warm->halves);
+			if (!half && !next_line(warm))
+				break;
+			if ((half ? start_half(warm) : start_next(warm)) < 0)
 				warm->stopped = true;
+		}
 		if (warm->at_end && !warm->n_requests)
 			break;
 		if (!warm->stopped)
@@ -391,10 +513,11 @@ static void report(const struct warm *warm, bool complete)
 		seconds > 0 ? (double)warm->elements / seconds : 0,
 		warm->elements ? 100.0 * (double)warm->hits / (double)warm->elements : 0, tokens);
 	if (warm->skipped)
-		printf("%" PRIu64 " lines were done before (--restart begins again)\n",
-			warm->skipped);
+		printf("%" PRIu64 " line%s done before (--restart begins again)\n", warm->skipped,
+			warm->skipped == 1 ? " was" : "s were");
 	if (warm->failed_lines)
-		printf("%" PRIu64 " lines were refused\n", warm->failed_lines);
+		printf("%" PRIu64 " line%s refused\n", warm->failed_lines,
+			warm->failed_lines == 1 ? " was" : "s were");
 	if (!complete)
 		printf("The same command goes on after line %" PRIu64 "\n", warm->done_lines);
 }
@@ -427,6 +550,7 @@ enum ctl_exit ctl_warm(const struct ctl_options *options, const char *path)
 		return CTL_PROBLEMS;
 	warm->options = options;
 	TAILQ_INIT(&warm->requests);
+	TAILQ_INIT(&warm->halves);
 	ctl_progress_init(&warm->progress, options);
 	ctl_catch_signals();
 	enum ctl_exit result = set_up(warm, path);

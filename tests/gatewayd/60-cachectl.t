@@ -85,6 +85,56 @@ subtest 'lines of all kinds' => sub {
 	stored(205);
 };
 
+subtest 'one bad text does not take its batch along' => sub {
+	my $bad = test_path('bad.jsonl');
+	spew($bad, join '', (map { qq("good $_"\n) } 1 .. 64), qq(""\n));
+	my $r = json(@warm, $bad, '--model', $MODEL, '--batch=65', '--parallel=1');
+	is "$r->{exit} $r->{texts} $r->{failed_lines} $r->{lines}", '1 64 1 65', 'the other 64 are warm' or diag $r->{err};
+	like $r->{err}, qr/^cachectl: line 65: refused with status 400: .*\n\z/, 'and it is named';
+	ok $r->{complete} && !-e "$bad.progress", 'complete';
+	cmp_ok $r->{requests}, '<=', 7, 'with a request for each half that is good';
+	my ($code, $out) = ctl(@warm, $bad, '--model', $MODEL, '--batch=65');
+	like $out, qr/^1 line was refused$/m, 'for people';
+
+	spew($bad, join '', map { $_ % 16 == 1 ? qq(""\n) : qq("several $_"\n) } 1 .. 64);
+	$r = json(@warm, $bad, '--model', $MODEL, '--batch=32', '--parallel=3');
+	is "$r->{exit} $r->{texts} $r->{failed_lines} $r->{lines}", '1 60 4 64', 'several of several batches';
+	is join(' ', sort { $a <=> $b } $r->{err} =~ /line (\d+): refused/g), '1 17 33 49', 'all are named';
+
+	my $calls = $openai->calls;
+	$r = json(@warm, $file, '--model', 'no-such-model', '--batch=200');
+	is $openai->calls - $calls, 1, 'a model that is not there: the texts are not at fault';
+	is $r->{failed_lines}, 200, 'all lines are counted';
+	like $r->{err}, qr/lines 1 to 200: refused with status 404/, 'and named';
+	stored(205 + 64 + 60);
+};
+
+subtest 'stopped in the middle of the halves' => sub {
+	my $bad = spew(test_path('half.jsonl'), join '', map { $_ == 1 ? qq(""\n) : qq("half $_"\n) } 1 .. 8);
+	$openai->reset;
+	$openai->mode(hold => JSON::PP::true());
+	my $pid = fork // die;
+	if (!$pid) {
+		$ENV{OPENAI_API_KEY} = 'sk-warm';
+		open STDOUT, '>', test_path('half');
+		open STDERR, '>', '/dev/null';
+		exec eg_bin('cachectl'), 'warm', $bad, '--url', $d->url, '--parallel=1', '--batch=4', '--model', $MODEL or POSIX::_exit(127);
+	}
+	# Line 1 is refused by gatewayd itself; line 2 and then lines 3 and 4 are bought.
+	$openai->wait(held => 1);
+	$openai->release(1);
+	$openai->wait(calls => 2);
+	$openai->wait(held => 1);
+	kill INT => $pid;
+	waitpid $pid, 0;
+	like slurp(test_path('half')), qr/goes on after line 2$/m, 'what was done without a gap';
+	$openai->release;
+	$openai->mode(hold => JSON::PP::false());
+	my $r = json(@warm, $bad, '--model', $MODEL);
+	is "$r->{exit} $r->{resumed_after} $r->{texts} $r->{failed_lines}", '0 2 6 0', 'the rest';
+	stored(205 + 64 + 60 + 7);
+};
+
 subtest 'interrupted, and on from there' => sub {
 	my $long = spew(test_path('long.jsonl'), join '', map { json_encode({ input => "long $_", model => $MODEL }) . "\n" } 1 .. 50);
 	$openai->reset;
@@ -114,7 +164,7 @@ subtest 'interrupted, and on from there' => sub {
 	is $openai->calls, 50, 'and nothing is bought twice';
 	ok !-e "$long.progress", 'no trace is left';
 	is json(@warm, $long, '--restart')->{texts}, 50, '--restart: all';
-	stored(255);
+	stored(386);
 };
 
 subtest 'killed, and on from there' => sub {
@@ -139,7 +189,7 @@ subtest 'killed, and on from there' => sub {
 	my $r = json(@warm, $file);
 	is "$r->{exit} $r->{texts}", '0 40', 'the whole file is there';
 	is $openai->calls, 40, 'and nothing was bought twice';
-	stored(295);
+	stored(426);
 };
 
 subtest 'a gateway that is not there' => sub {
@@ -170,8 +220,8 @@ subtest 'stats' => sub {
 	my ($model) = grep { $_->{model} eq $MODEL } @{ $r->{models} };
 	is $model->{saved_tokens}, $saved, 'saved tokens';
 	cmp_ok abs($model->{saved_dollars} - $saved * 20 / 1e6), '<', 1e-6, 'dollars, by TOKEN_PRICES';
-	# Twice four answers of 3 tokens came after cachectl had been interrupted, or killed.
-	is $model->{paid_tokens}, $model->{tokens} - $saved + 24, 'what was not saved was paid';
+	# Twice four answers of 3 tokens, and two of 3, came after cachectl had been interrupted, or killed.
+	is $model->{paid_tokens}, $model->{tokens} - $saved + 30, 'what was not saved was paid';
 	my $twice = json('stats', '--url', $d->url . ',' . $d->url);
 	is $twice->{embeddings}{bought}, 2 * $r->{embeddings}{bought}, 'several gateways add up';
 };
@@ -179,7 +229,7 @@ subtest 'stats' => sub {
 subtest 'verify' => sub {
 	my $r = json('verify', '--store', $store);
 	is $r->{exit}, 0, 'all is well' or diag $r->{err};
-	is "$r->{objects} $r->{good} $r->{bad}", '295 295 0', 'every object';
+	is "$r->{objects} $r->{good} $r->{bad}", '426 426 0', 'every object';
 	my $requests = spew(test_path('requests.jsonl'),
 		json_encode({ input => [ @texts[ 0 .. 9 ] ], model => $MODEL, encoding_format => 'float' }) . "\n" . json_encode({ input => 'long 3', model => $MODEL }) . "\n");
 	$r = json('verify', '--store', $store, '--requests', $requests);
@@ -214,14 +264,14 @@ subtest 'export' => sub {
 	my $copy = test_path('copy');
 	my $r = json('export', $copy, '--store', $store);
 	is $r->{exit}, 0, 'done' or diag $r->{err};
-	is $r->{copied}, 295, 'all objects';
+	is $r->{copied}, 426, 'all objects';
 	is scalar(grep { slurp($_) ne slurp($_ =~ s{^\Q$store\E}{$copy}r) } glob "$store/embeddings/*"), 0, 'byte for byte';
-	is json('export', $copy, '--store', $store)->{there_already}, 295, 'a second time: nothing to do';
+	is json('export', $copy, '--store', $store)->{there_already}, 426, 'a second time: nothing to do';
 	$r = json('export', test_path('other'), '--store', $store, '--model', 'another');
-	is "$r->{exit} $r->{copied} $r->{left_out}", '0 0 295', 'one model alone';
+	is "$r->{exit} $r->{copied} $r->{left_out}", '0 0 426', 'one model alone';
 	my ($code, $out) = ctl('export', '-', '--store', $store);
 	my @lines = map { json_decode($_) } split /\n/, $out;
-	is scalar @lines, 295, 'as lines';
+	is scalar @lines, 426, 'as lines';
 	is_deeply [ sort keys %{ $lines[0] } ], [ qw(dimensions embedding key model parameters stored_ms total_tokens) ], 'with all that is known';
 	is $lines[0]{model}, $MODEL, 'model';
 };
