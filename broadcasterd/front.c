@@ -189,18 +189,6 @@ static void start_visit(struct front *front, struct http_exchange *exchange,
 	http_exchange_accept(exchange, &exchange_events, v);
 }
 
-/* Which of two would count is nobody's guess. */
-static bool has_two_tokens(const struct http_exchange *exchange)
-{
-	struct span name, value;
-	size_t n = 0;
-	for (size_t i = 0; i < http_exchange_header_count(exchange); i++) {
-		http_exchange_header_at(exchange, i, &name, &value);
-		n += span_equal_nocase(name, "authorization");
-	}
-	return n > 1;
-}
-
 static void on_request(struct http_exchange *exchange, void *arg)
 {
 	struct front *front = arg;
@@ -216,12 +204,7 @@ static void on_request(struct http_exchange *exchange, void *arg)
 		http_exchange_header(exchange, "traceparent"), &trace, SPAN_LITERAL("PURGE"));
 	trace_span_text(span, "http.request.method", "PURGE");
 	trace_span_str(span, "url.path", http_exchange_path(exchange));
-	if (has_two_tokens(exchange)) {
-		static const char twice[] = "Authorization is there twice";
-		stats_refused(daemon_metrics(parts->daemon), STATS_BAD);
-		respond_error(exchange, 400, "", twice);
-		end_span(&span, 400, twice);
-	} else if (!access_by_http(parts->conf, http_exchange_header(exchange, "authorization"))) {
+	if (!access_by_http(parts->conf, http_exchange_header(exchange, "authorization"))) {
 		char text[TRACE_PARENT_LEN + 1];
 		log_fields(LOG_LEVEL_WARN, trace_format_text(&trace, text),
 			"purge refused: not the token",

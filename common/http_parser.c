@@ -304,7 +304,16 @@ static void parse_connection(struct http_head *head, const char *p, size_t len)
 	}
 }
 
-/* Fields that decide about framing and routing. */
+/* Of a request: who looks at the first and who looks at the last would see two of them. */
+static enum http_result refuse_second(struct http_head *head, bool *seen, const char *why)
+{
+	if (head->kind == HTTP_REQUEST && *seen)
+		return refuse(head, 400, why);
+	*seen = true;
+	return HTTP_MORE;
+}
+
+/* Fields that decide about framing, routing, and what a request is taken for. */
 static enum http_result look_at_field(
 	struct http_head *head, const char *base, const struct http_field *field)
 {
@@ -333,6 +342,15 @@ static enum http_result look_at_field(
 	case 10:
 		if (spells(name, "connection", 10))
 			parse_connection(head, value, len);
+		break;
+	case 12:
+		if (spells(name, "content-type", 12))
+			return refuse_second(head, &head->has_type, "Content-Type is given twice.");
+		break;
+	case 13:
+		if (spells(name, "authorization", 13))
+			return refuse_second(
+				head, &head->has_authorization, "Authorization is given twice.");
 		break;
 	case 14:
 		if (spells(name, "content-length", 14))

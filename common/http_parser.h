@@ -92,7 +92,7 @@ struct http_head {
 	uint32_t line_at, scan_at;
 	enum http_kind kind;
 	bool to_head, start_done, seen_empty_line, absolute;
-	bool has_length, has_coding, has_host, coding_chunked;
+	bool has_length, has_coding, has_host, has_type, has_authorization, coding_chunked;
 	bool says_close, says_keep_alive, bad_expectation;
 };
 

@@ -404,9 +404,22 @@ static const char *check_provider(const struct gatewayd_conf *conf)
 	return check_urls("OLLAMA_BASE_URL", conf->ollama_base_url);
 }
 
+/* A key or token goes into a header: a line break in the middle is a file with something else. */
+static bool is_header_value(const char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			return false;
+	return true;
+}
+
 const char *gatewayd_conf_check(const void *arg)
 {
 	const struct gatewayd_conf *conf = arg;
+	if (!is_header_value(conf->openai_api_key))
+		return "OPENAI_API_KEY has a line break or another control character";
+	if (!is_header_value(conf->purge_token))
+		return "PURGE_TOKEN has a line break or another control character";
 	if (conf->instance >= conf->instances)
 		return "GATEWAYD_INSTANCE must be less than GATEWAYD_INSTANCES";
 	bool dir = conf->store == CONF_STORE_DIR || conf->store == CONF_STORE_DIR_S3;

@@ -131,26 +131,10 @@ static int read_fields(
 	return purge_request_of_fields(&fields, request, error);
 }
 
-static bool has_two_tokens(const struct exchange *exchange)
-{
-	struct span name, value;
-	size_t n = 0;
-	for (size_t i = 0; exchange_header_at(exchange, i, &name, &value); i++)
-		n += span_equal_nocase(name, "authorization");
-	return n > 1;
-}
-
 void purge_serve(struct gateway *gateway, struct exchange *exchange)
 {
 	struct purge_request request;
 	struct api_error error;
-	if (has_two_tokens(exchange)) {
-		static const char twice[] = "Authorization is there twice.";
-		log_refusal(gateway, &exchange->trace, "http", twice);
-		api_error_set(&error, 400, NULL, "bad_purge", "%s", twice);
-		api_error_respond(exchange, &error, NULL);
-		return;
-	}
 	if (!*gateway->conf->purge_token) {
 		refuse(gateway, exchange,
 			"This gateway has no purge token (PURGE_TOKEN): it cannot be purged over HTTP.");

@@ -135,6 +135,15 @@ subtest 'a credential that has to wait' => sub {
 };
 
 subtest 'settings' => sub {
+	{
+		spew(test_path('broken'), "sk-a\nb\n");
+		local $ENV{OPENAI_API_KEY_FILE} = test_path('broken');
+		local $ENV{OPENAI_API_KEY};
+		delete $ENV{OPENAI_API_KEY};
+		my $out = `@{[ eg_bin('gatewayd') ]} --check-config 2>&1`;
+		is $? >> 8, 78, 'a key with a line break';
+		like $out, qr/OPENAI_API_KEY has a line break/, 'says why';
+	}
 	for ([ 'ftp://a' => 'http' ], [ 'http://a|x' => 'whole number' ], [ 'http://a|1001' => 'over 1000' ], [ 'http://a|' => 'missing' ],
 		[ 'http://u:secret@a' => 'no user' ], [ 'http://a http://a/' => 'twice' ], [ ' , ' => 'no URL' ],
 		[ join(' ', map { "http://a$_" } 1 .. 17) => 'more than 16' ]) {
