@@ -412,9 +412,19 @@ static void put_work(struct job *job)
 	buf_free(&bytes);
 }
 
+/* Nothing that is written there now would fare better: it waits until there is room, or the disk is
+ * back. A drain does not wait for that. */
+static bool nothing_can_be_stored(int error)
+{
+	return error == ENOSPC || error == EDQUOT || error == EROFS || error == ENOTDIR ||
+	       error == EACCES || error == EPERM;
+}
+
 static void put_done(struct job *job)
 {
-	store_put_end(&put_of(job)->put);
+	struct store_put *put = &put_of(job)->put;
+	put->away = nothing_can_be_stored(put->error) && !put->store->draining;
+	store_put_end(put);
 }
 
 static int dir_put(struct store_put *put)

@@ -31,7 +31,7 @@ subtest 'full' => sub {
 	my $wrong = grep { $_->{status} != 200 } map { ask(@texts[ $_ * 40 .. $_ * 40 + 39 ]) } 0 .. 9;
 	is $wrong, 0, 'every request is answered';
 	# Those that do not fit fail, and wait for another try.
-	wait_for { (puts('stored') // 0) > 50 && (puts('failed') // 0) > 50 } 'some to be stored, and others to fail';
+	wait_for { (puts('stored') // 0) > 50 && puts('failed') } 'some to be stored, and others to fail';
 	is ask(@texts)->{headers}{'x-cache-hits'}, '400/400', 'all of it is in memory';
 	is $openai->stats->{inputs}, 400, 'bought once';
 	my @said = grep { ($_->{body} // '') =~ /store cannot be written/ } $d->log_lines;
@@ -71,6 +71,17 @@ subtest 'read-only' => sub {
 	cmp_ok +($r->{headers}{'x-cache-hits'} =~ /^(\d+)/)[0], '>=', $v->{good} - 2, 'all that is there';
 	system 'mount', '-o', 'remount,rw', $small;
 	is ask('writable again')->{status}, 200, 'answered';
+};
+
+subtest 'what was bought meanwhile is stored when there is room' => sub {
+	is system('mount', '-o', 'remount,ro', $small), 0, 'read-only';
+	my ($failed, $given_up, $stored) = map { puts($_) } qw(failed given_up stored);
+	is ask(map { "bought in bad times $_" } 1 .. 64)->{status}, 200, '64 are bought';
+	wait_for { puts('failed') >= $failed + 4 } 'some tries';
+	cmp_ok puts('failed'), '<', $failed + 64, 'one at a time tries';
+	is system('mount', '-o', 'remount,rw,size=20m', $small), 0, 'writable, and larger';
+	wait_for { puts('stored') >= $stored + 64 } 'all to be stored';
+	is puts('given_up'), $given_up, 'none was given up';
 };
 
 done_testing;
