@@ -37,7 +37,7 @@ struct purge_epochs {
 	struct purge_epochs_events events;
 	struct epoch_place *places[MAX_PLACES];
 	unsigned n_places, reading;
-	bool known, failed;
+	bool known, failed, keep_covered;
 	uint64_t reread_ms;
 	struct timer *timer;
 	uint64_t all_ms;    /* 0: never */
@@ -209,7 +209,7 @@ static void remove_covered(struct purge_epochs *epochs, struct epoch_place *plac
 					    : find(epochs, epoch->scope, &epoch->value);
 	bool covered = epoch->time_ms < epochs->all_ms ||
 		       (later && later->time_ms > epoch->time_ms);
-	if (!covered || epochs->removed == MAX_REMOVED)
+	if (!covered || epochs->keep_covered || epochs->removed == MAX_REMOVED)
 		return;
 	epochs->removed++;
 	char text[EPOCH_NAME_BYTES];
@@ -323,6 +323,11 @@ void purge_epochs_add_place(struct purge_epochs *epochs, struct epoch_place *pla
 	epochs->places[epochs->n_places++] = place;
 }
 
+void purge_epochs_keep_covered(struct purge_epochs *epochs)
+{
+	epochs->keep_covered = true;
+}
+
 void purge_epochs_start(struct purge_epochs *epochs, const struct purge_epochs_events *events)
 {
 	epochs->events = *events;
@@ -332,6 +337,11 @@ void purge_epochs_start(struct purge_epochs *epochs, const struct purge_epochs_e
 bool purge_epochs_known(const struct purge_epochs *epochs)
 {
 	return epochs->known;
+}
+
+bool purge_epochs_failed(const struct purge_epochs *epochs)
+{
+	return epochs->failed;
 }
 
 size_t purge_epochs_count(const struct purge_epochs *epochs)

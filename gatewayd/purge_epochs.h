@@ -53,8 +53,12 @@ struct purge_epochs_events {
 struct purge_epochs *purge_epochs_new(struct loop *loop, uint64_t reread_ms);
 /* Takes the place over. Before _start(). */
 void purge_epochs_add_place(struct purge_epochs *epochs, struct epoch_place *place);
+/* The places are only looked at: a covered epoch stays. Before _start(). */
+void purge_epochs_keep_covered(struct purge_epochs *epochs);
 void purge_epochs_start(struct purge_epochs *epochs, const struct purge_epochs_events *events);
 bool purge_epochs_known(const struct purge_epochs *epochs);
+/* Could a place not be listed, the last time? */
+bool purge_epochs_failed(const struct purge_epochs *epochs);
 
 /* Does an object count as missing? model may be empty: not known. */
 bool purge_epochs_cover(const struct purge_epochs *epochs, const struct digest *key,

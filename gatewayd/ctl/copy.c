@@ -6,6 +6,8 @@
 
 #include "common/json.h"
 #include "common/loop.h"
+#include "gatewayd/ctl/inspect.h"
+#include "gatewayd/ctl/purged.h"
 #include "gatewayd/ctl/walk.h"
 #include "gatewayd/provider_answer.h"
 #include "gatewayd/query.h"
@@ -19,8 +21,11 @@ struct copy {
 	struct loop *loop;
 	struct place *to;
 	FILE *lines; /* export as text */
-	uint64_t copied, there, bad, failed, left_out, bytes;
-	uint64_t taken_apart, elements; /* --requests */
+	/* What was purged where it comes from, or where it goes to, is not brought back. The second
+	 * is NULL for lines. */
+	struct purged *purged_from, *purged_to;
+	uint64_t copied, there, gone, bad, failed, left_out, bytes;
+	uint64_t taken_apart, elements, bad_requests; /* --requests */
 	bool import;
 };
 
@@ -30,15 +35,14 @@ struct transfer {
 	struct walk *walk;
 	char name[STORE_NAME_BYTES];
 	struct buf bytes;
-	struct stored_object object; /* its fields become metadata */
-	bool has_fields;
+	struct inspection object; /* its fields become metadata */
 };
 
 static void transfer_end(struct transfer *transfer)
 {
 	struct walk *walk = transfer->walk;
 	buf_free(&transfer->bytes);
-	stored_object_free(&transfer->object);
+	inspection_free(&transfer->object);
 	free(transfer);
 	walk_next(walk);
 }
@@ -61,7 +65,8 @@ static void put(struct transfer *transfer)
 {
 	struct span bytes = {(char *)transfer->bytes.data, transfer->bytes.len};
 	if (place_put(transfer->copy->to, transfer->name, bytes,
-		    transfer->has_fields ? &transfer->object.fields : NULL, on_put, transfer) < 0) {
+		    transfer->object.decoded == STORED_OK ? &transfer->object.object.fields : NULL,
+		    on_put, transfer) < 0) {
 		transfer->copy->failed++;
 		transfer_end(transfer);
 	}
@@ -103,17 +108,43 @@ static void write_line(struct copy *copy, const struct stored_fields *fields)
 	buf_free(&line);
 }
 
-/* The name it gets, and whether it is wanted at all. */
-static bool wanted(const struct copy *copy, enum place_kind kind, enum stored_result decoded,
-	const struct stored_fields *fields)
+static void bad_object(struct copy *copy, const char *name, const char *what)
 {
-	if (decoded == STORED_UNKNOWN)
+	copy->bad++;
+	fprintf(stderr, "cachectl: %s: %s; left out\n", name, what);
+}
+
+static bool is_gone(const struct copy *copy, enum place_kind kind, const struct digest *key,
+	struct span model, uint64_t time_ms)
+{
+	return purged_covers(copy->purged_from, kind, key, model, time_ms) ||
+	       (copy->purged_to && purged_covers(copy->purged_to, kind, key, model, time_ms));
+}
+
+static bool is_wanted(
+	const struct copy *copy, enum place_kind kind, const struct inspection *object)
+{
+	if (object->decoded == STORED_UNKNOWN)
 		return false;
-	if (copy->import && (kind == PLACE_MOCK || decoded != STORED_LEGACY))
+	if (copy->import)
 		return kind != PLACE_MOCK;
 	if (copy->options->model)
-		return decoded == STORED_OK && span_equal_str(fields->model, copy->options->model);
-	return copy->lines ? decoded == STORED_OK : true;
+		return object->decoded == STORED_OK &&
+		       span_equal_str(object->model, copy->options->model);
+	return copy->lines ? object->decoded == STORED_OK : true;
+}
+
+static void start_put(struct transfer *transfer, const char *name, enum place_kind kind,
+	const struct digest *key, const struct buf *body)
+{
+	struct copy *copy = transfer->copy;
+	if (kind == PLACE_HASHED && copy->import)
+		store_legacy_name(STORE_LAYOUT_EMBEDDINGS, key, transfer->name);
+	else
+		snprintf(transfer->name, sizeof transfer->name, "%s", name);
+	buf_append(&transfer->bytes, body->data, body->len);
+	if (copy->options->overwrite || place_has(copy->to, transfer->name, on_has, transfer) < 0)
+		put(transfer);
 }
 
 static void on_object(struct walk *walk, const char *name, enum place_kind kind,
@@ -133,34 +164,28 @@ static void on_object(struct walk *walk, const char *name, enum place_kind kind,
 	}
 	transfer->copy = copy;
 	transfer->walk = walk;
-	struct span bytes = {(char *)result->body->data, result->body->len};
-	enum stored_result decoded = stored_object_decode(
-		bytes, kind == PLACE_HASHED ? NULL : key, &transfer->object);
-	if (decoded == STORED_TOO_LARGE)
-		decoded = stored_object_read(bytes, NULL, true, &transfer->object);
-	transfer->has_fields = decoded == STORED_OK;
-	if (decoded == STORED_CORRUPT || decoded == STORED_TOO_LARGE ||
-		decoded == STORED_NO_MEMORY) {
-		copy->bad++;
-		fprintf(stderr, "cachectl: %s: %s; left out\n", name, transfer->object.reason);
-		transfer_end(transfer);
-	} else if (!wanted(copy, kind, decoded, &transfer->object.fields)) {
+	buf_init(&transfer->bytes, STORED_LEGACY_MAX_BYTES);
+	struct inspection *object = &transfer->object;
+	inspect(object, kind, key, result);
+	bool wanted = is_wanted(copy, kind, object);
+	if (object->wrong && !(copy->import && kind == PLACE_MOCK)) {
+		bad_object(copy, name, object->wrong);
+	} else if (wanted && is_gone(copy, kind, key, object->model, object->time_ms)) {
+		copy->gone++;
+	} else if (!wanted) {
 		copy->left_out++;
-		transfer_end(transfer);
 	} else if (copy->lines) {
-		write_line(copy, &transfer->object.fields);
-		transfer_end(transfer);
+		write_line(copy, &object->object.fields);
 	} else {
-		if (kind == PLACE_HASHED && copy->import)
-			store_legacy_name(STORE_LAYOUT_EMBEDDINGS, key, transfer->name);
-		else
-			snprintf(transfer->name, sizeof transfer->name, "%s", name);
-		buf_init(&transfer->bytes, STORED_LEGACY_MAX_BYTES);
-		buf_append(&transfer->bytes, bytes.data, bytes.len);
-		if (copy->options->overwrite ||
-			place_has(copy->to, transfer->name, on_has, transfer) < 0)
-			put(transfer);
+		start_put(transfer, name, kind, key, result->body);
+		return;
 	}
+	transfer_end(transfer);
+}
+
+static void on_misnamed(struct walk *walk, const char *name)
+{
+	bad_object(walk->arg, name, "its name is no key");
 }
 
 /* ---- Import with the requests: batches become elements ---- */
@@ -209,6 +234,13 @@ static bool read_legacy(struct copy *copy, struct place *from, const struct quer
 	return false;
 }
 
+static void bad_request(struct copy *copy, uint64_t line, const char *what)
+{
+	copy->bad_requests++;
+	fprintf(stderr, "cachectl: %s: line %" PRIu64 ": %s\n", copy->options->requests, line,
+		what);
+}
+
 static int put_element(struct copy *copy, const struct stored_fields *fields)
 {
 	struct buf bytes = BUF_INIT(STORED_OBJECT_MAX_BYTES);
@@ -226,8 +258,8 @@ static int put_element(struct copy *copy, const struct stored_fields *fields)
 	return rc < 0 || waiting.error ? -1 : 0;
 }
 
-static void take_apart(
-	struct copy *copy, const struct query *query, const struct stored_object *object)
+static void take_apart(struct copy *copy, const struct query *query,
+	const struct stored_object *object, uint64_t line)
 {
 	struct provider_answer answer;
 	uint32_t *weights = calloc(query->n, sizeof *weights);
@@ -238,11 +270,15 @@ static void take_apart(
 	ok = ok && usage_share(answer.total_tokens, weights, query->n, tokens) == 0;
 	for (size_t i = 0; ok && i < query->n; i++) {
 		const struct embedding *embedding = &answer.embeddings[i];
+		struct span model = {(char *)query->model.data, query->model.len};
+		if (is_gone(copy, PLACE_ELEMENT, &query->elements[i].key, model,
+			    object->fields.stored_ms))
+			continue;
 		struct stored_fields fields = {
 			.key = query->elements[i].key,
 			.stored_ms = object->fields.stored_ms ? object->fields.stored_ms
 							      : loop_wall_ms(copy->loop),
-			.model = {(char *)query->model.data, query->model.len},
+			.model = model,
 			.served_model = {(char *)answer.model.data, answer.model.len},
 			.params = {(char *)query->canonical_params.data,
 				query->canonical_params.len},
@@ -258,7 +294,8 @@ static void take_apart(
 			copy->elements++;
 	}
 	copy->taken_apart += ok;
-	copy->bad += !ok;
+	if (!ok)
+		bad_request(copy, line, answer.reason ? answer.reason : "out of memory");
 	provider_answer_free(&answer);
 	free(weights);
 	free(tokens);
@@ -277,11 +314,9 @@ static enum ctl_exit take_apart_all(struct copy *copy, struct place *from)
 		struct api_error error;
 		struct stored_object object = {0};
 		if (line.len && query_parse_legacy(line, MAX_INPUTS, NULL, &query, &error) < 0) {
-			fprintf(stderr, "cachectl: %s: line %" PRIu64 ": not a request\n",
-				copy->options->requests, lines.number);
-			copy->bad++;
+			bad_request(copy, lines.number, "not a request");
 		} else if (line.len && read_legacy(copy, from, &query, &object)) {
-			take_apart(copy, &query, &object);
+			take_apart(copy, &query, &object, lines.number);
 		}
 		stored_object_free(&object);
 		if (line.len)
@@ -300,11 +335,12 @@ static void report(const struct copy *copy)
 		FILE *out = copy->lines == stdout ? stderr : stdout;
 		fprintf(out,
 			"{\"copied\":%" PRIu64 ",\"there_already\":%" PRIu64
-			",\"left_out\":%" PRIu64 ",\"bad\":%" PRIu64 ",\"failed\":%" PRIu64
-			",\"bytes\":%" PRIu64 ",\"taken_apart\":%" PRIu64 ",\"elements\":%" PRIu64
-			"}\n",
-			copy->copied, copy->there, copy->left_out, copy->bad, copy->failed,
-			copy->bytes, copy->taken_apart, copy->elements);
+			",\"left_out\":%" PRIu64 ",\"purged\":%" PRIu64 ",\"bad\":%" PRIu64
+			",\"failed\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"taken_apart\":%" PRIu64
+			",\"elements\":%" PRIu64 ",\"bad_requests\":%" PRIu64 "}\n",
+			copy->copied, copy->there, copy->left_out, copy->gone, copy->bad,
+			copy->failed, copy->bytes, copy->taken_apart, copy->elements,
+			copy->bad_requests);
 		return;
 	}
 	ctl_format_bytes(copy->bytes, bytes);
@@ -312,69 +348,93 @@ static void report(const struct copy *copy)
 	ctl_format_count(copy->copied, copied);
 	fprintf(out,
 		"%s objects copied (%s), %" PRIu64 " were there, %" PRIu64 " left out, %" PRIu64
-		" bad, %" PRIu64 " failed\n",
-		copied, bytes, copy->there, copy->left_out, copy->bad, copy->failed);
+		" purged, %" PRIu64 " bad, %" PRIu64 " failed\n",
+		copied, bytes, copy->there, copy->left_out, copy->gone, copy->bad, copy->failed);
 	if (copy->options->requests)
 		fprintf(out, "%" PRIu64 " requests taken apart into %" PRIu64 " embeddings\n",
 			copy->taken_apart, copy->elements);
+	if (copy->bad_requests)
+		fprintf(out, "%" PRIu64 " line%s of the requests bad\n", copy->bad_requests,
+			copy->bad_requests == 1 ? " was" : "s were");
 }
 
-static enum ctl_exit run(struct copy *copy, const char *source)
+static enum ctl_exit copy_all(struct copy *copy, struct place *from)
 {
-	struct place *from = place_open(copy->loop, source);
-	if (!from)
-		return CTL_USAGE;
 	struct walk walk = {.loop = copy->loop,
 		.place = from,
 		.options = copy->options,
 		.on_object = on_object,
+		.on_misnamed = on_misnamed,
 		.arg = copy};
+	copy->purged_from = purged_read(copy->loop, from);
+	copy->purged_to = copy->to ? purged_read(copy->loop, copy->to) : NULL;
+	if (!copy->purged_from || (copy->to && !copy->purged_to))
+		return CTL_UNAVAILABLE;
 	ctl_progress_init(&walk.progress, copy->options);
-	ctl_catch_signals();
-	enum ctl_exit result = walk_run(&walk) < 0 ? CTL_UNAVAILABLE : CTL_OK;
+	enum ctl_exit result = walk_run(&walk);
 	if (result == CTL_OK && copy->import && copy->options->requests)
 		result = take_apart_all(copy, from);
 	if (ctl_interrupted())
 		result = CTL_INTERRUPTED;
-	place_close(&from);
 	if (result == CTL_OK) {
 		report(copy);
-		if (copy->failed || copy->bad)
+		if (copy->failed || copy->bad || copy->bad_requests)
 			result = CTL_PROBLEMS;
 	}
+	return result;
+}
+
+static enum ctl_exit run(struct copy *copy, struct place *from)
+{
+	ctl_catch_signals();
+	enum ctl_exit result = copy_all(copy, from);
+	purged_free(&copy->purged_from);
+	purged_free(&copy->purged_to);
 	return result;
 }
 
 enum ctl_exit ctl_import(const struct ctl_options *options, const char *source)
 {
 	struct copy copy = {.options = options, .loop = loop_new(), .import = true};
+	struct place *from = place_open(copy.loop, source);
 	copy.to = place_open(copy.loop, options->store);
-	enum ctl_exit result = copy.to ? run(&copy, source) : CTL_USAGE;
+	enum ctl_exit result = from && copy.to ? place_check(from) : CTL_USAGE;
+	if (result == CTL_OK)
+		result = run(&copy, from);
+	place_close(&from);
 	place_close(&copy.to);
 	loop_free(&copy.loop);
 	return result;
 }
 
+/* Not before the source is known to be there: an export that lies at the target is not emptied. */
+static int open_target(struct copy *copy, const char *target)
+{
+	size_t len = strlen(target);
+	if (strcmp(target, "-") == 0) {
+		copy->lines = stdout;
+	} else if (len > 6 && strcmp(target + len - 6, ".jsonl") == 0) {
+		copy->lines = fopen(target, "w");
+		if (!copy->lines)
+			fprintf(stderr, "cachectl: %s: %s\n", target, strerror(errno));
+	} else {
+		copy->to = place_open(copy->loop, target);
+	}
+	return copy->lines || copy->to ? 0 : -1;
+}
+
 enum ctl_exit ctl_export(const struct ctl_options *options, const char *target)
 {
 	struct copy copy = {.options = options, .loop = loop_new()};
-	size_t len = strlen(target);
-	enum ctl_exit result = CTL_USAGE;
-	if (strcmp(target, "-") == 0) {
-		copy.lines = stdout;
-	} else if (len > 6 && strcmp(target + len - 6, ".jsonl") == 0) {
-		copy.lines = fopen(target, "w");
-		if (!copy.lines)
-			fprintf(stderr, "cachectl: %s: %s\n", target, strerror(errno));
-	} else {
-		copy.to = place_open(copy.loop, target);
-	}
-	if (copy.lines || copy.to)
-		result = run(&copy, options->store);
+	struct place *from = place_open(copy.loop, options->store);
+	enum ctl_exit result = from ? place_check(from) : CTL_USAGE;
+	if (result == CTL_OK)
+		result = open_target(&copy, target) == 0 ? run(&copy, from) : CTL_USAGE;
 	if (copy.lines && (fflush(copy.lines) || (copy.lines != stdout && fclose(copy.lines)))) {
 		fprintf(stderr, "cachectl: %s: %s\n", target, strerror(errno));
 		result = CTL_PROBLEMS;
 	}
+	place_close(&from);
 	place_close(&copy.to);
 	loop_free(&copy.loop);
 	return result;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/loop.h"
+#include "gatewayd/epoch_place.h"
 #include "gatewayd/s3_client.h"
 #include "gatewayd/store.h"
 #include "gatewayd/store_s3.h"
@@ -23,7 +24,8 @@
 
 struct place {
 	struct loop *loop;
-	char *dir; /* NULL: a bucket */
+	char *location;
+	const char *dir, *bucket; /* one of them, in it */
 	uint64_t run, next_tmp;
 	FTS *fts;
 	struct s3_client *s3;
@@ -54,14 +56,21 @@ struct place_call {
 
 enum place_kind place_kind_of(const char *name, struct digest *key)
 {
-	static const char element[] = "embeddings/", mock[] = "mock/embeddings/";
+	static const char mock[] = "mock/", element[] = "embeddings/", epoch[] = "purges/";
 	size_t len = strlen(name);
-	if (strncmp(name, element, sizeof element - 1) == 0 &&
-		store_object_key(span_of(name + sizeof element - 1), key) == 0)
-		return PLACE_ELEMENT;
-	if (strncmp(name, mock, sizeof mock - 1) == 0 &&
-		store_object_key(span_of(name + sizeof mock - 1), key) == 0)
-		return PLACE_MOCK;
+	bool of_mock = strncmp(name, mock, sizeof mock - 1) == 0;
+	const char *rest = of_mock ? name + sizeof mock - 1 : name;
+	if (strncmp(rest, epoch, sizeof epoch - 1) == 0 || strncmp(name, "tmp/", 4) == 0 ||
+		strcmp(name, "janitor.lock") == 0)
+		return PLACE_OWN;
+	if (strncmp(rest, element, sizeof element - 1) == 0) {
+		/* Some tools make an empty object for a folder. */
+		if (name[len - 1] == '/')
+			return PLACE_OTHER;
+		if (store_object_key(span_of(rest + sizeof element - 1), key) < 0)
+			return PLACE_MISNAMED;
+		return of_mock ? PLACE_MOCK : PLACE_ELEMENT;
+	}
 	if (len == DIGEST_HEX + 5 && name[4] == '/' && strncmp(name, name + 5, 4) == 0 &&
 		digest_parse_hex((struct span){name + 5, DIGEST_HEX}, key) == 0)
 		return PLACE_HASHED;
@@ -76,9 +85,9 @@ static const char *setting(const char *name, const char *fallback)
 	return value && *value ? value : fallback;
 }
 
-static int open_bucket(struct place *place, const char *bucket)
+static struct s3_options options_of(const char *bucket)
 {
-	struct s3_options options = {
+	return (struct s3_options){
 		.endpoint = setting("S3_ENDPOINT_URL", setting("S3_ENDPOINT", "")),
 		.bucket = bucket,
 		.region = setting("AWS_REGION", ""),
@@ -86,6 +95,11 @@ static int open_bucket(struct place *place, const char *bucket)
 		.secret = setting("AWS_SECRET_ACCESS_KEY", ""),
 		.session_token = setting("AWS_SESSION_TOKEN", ""),
 	};
+}
+
+static int open_bucket(struct place *place, const char *bucket)
+{
+	struct s3_options options = options_of(bucket);
 	if (!s3_bucket_valid(bucket)) {
 		fprintf(stderr, "cachectl: s3://%s: not a name that a bucket can have\n", bucket);
 		return -1;
@@ -97,6 +111,7 @@ static int open_bucket(struct place *place, const char *bucket)
 			bucket);
 		return -1;
 	}
+	place->bucket = bucket;
 	place->s3 = s3_client_new(place->loop, &options);
 	return place->s3 ? 0 : -1;
 }
@@ -110,13 +125,12 @@ struct place *place_open(struct loop *loop, const char *location)
 	place->loop = loop;
 	buf_init(&place->page, LIST_MAX_BYTES);
 	digest_random(&place->run, sizeof place->run);
-	int rc;
-	if (strncmp(location, scheme, sizeof scheme - 1) == 0) {
-		rc = open_bucket(place, location + sizeof scheme - 1);
-	} else {
-		place->dir = strdup(location);
-		rc = place->dir ? 0 : -1;
-	}
+	place->location = strdup(location);
+	int rc = place->location ? 0 : -1;
+	if (rc == 0 && strncmp(location, scheme, sizeof scheme - 1) == 0)
+		rc = open_bucket(place, place->location + sizeof scheme - 1);
+	else
+		place->dir = place->location;
 	if (rc < 0)
 		place_close(&place);
 	return place;
@@ -133,13 +147,37 @@ void place_close(struct place **pointer)
 	s3_client_free(&place->s3);
 	buf_free(&place->page);
 	free(place->list_error);
-	free(place->dir);
+	free(place->location);
 	free(place);
 }
 
-bool place_is_bucket(const struct place *place)
+const char *place_location(const struct place *place)
 {
-	return place->s3 != NULL;
+	return place->location;
+}
+
+enum ctl_exit place_check(const struct place *place)
+{
+	struct stat st;
+	if (!place->dir)
+		return CTL_OK;
+	if (stat(place->dir, &st)) {
+		fprintf(stderr, "cachectl: %s: %s\n", place->dir, strerror(errno));
+		return CTL_UNAVAILABLE;
+	}
+	if (S_ISDIR(st.st_mode))
+		return CTL_OK;
+	fprintf(stderr, "cachectl: %s: a store is a directory or a bucket, and this is a file\n",
+		place->dir);
+	return CTL_NO_INPUT;
+}
+
+struct epoch_place *place_epochs(struct place *place, struct workers *workers, const char *prefix)
+{
+	if (place->dir)
+		return epoch_place_dir(place->loop, workers, place->dir, prefix);
+	struct s3_options options = options_of(place->bucket);
+	return epoch_place_s3(place->loop, &options, prefix);
 }
 
 /* ---- One object ---- */
@@ -264,7 +302,8 @@ static void on_s3(struct s3_call *s3, const struct s3_result *answer, void *arg)
 		.time_ms = store_s3_time_ms(s3_call_header(s3, "last-modified")),
 		.model = s3_call_header(s3, "x-amz-meta-model"),
 		.dimensions = s3_call_header(s3, "x-amz-meta-dimensions"),
-		.encoding = s3_call_header(s3, "content-encoding")};
+		.encoding = s3_call_header(s3, "content-encoding"),
+		.encoding_told = true};
 	result.error = answer->outcome == S3_OK        ? 0
 		       : answer->outcome == S3_MISSING ? ENOENT
 		       : answer->outcome == S3_DENIED  ? EACCES
@@ -361,7 +400,7 @@ int place_put(struct place *place, const char *name, struct span body,
 static int next_file(struct place *place, const char **name)
 {
 	if (!place->fts) {
-		char *const paths[] = {place->dir, NULL};
+		char *const paths[] = {place->location, NULL};
 		place->fts = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
 	}
 	FTSENT *entry;

@@ -11,25 +11,37 @@
 #include "common/buf.h"
 #include "common/digest.h"
 #include "common/span.h"
+#include "gatewayd/ctl/ctl.h"
 #include "gatewayd/stored_object.h"
 
+struct epoch_place;
 struct loop;
 struct place;
+struct workers;
 
 enum place_kind {
 	PLACE_OTHER,
-	PLACE_ELEMENT, /* embeddings/<sha256>.json.gz: one of ours, or of the Python gateway */
-	PLACE_MOCK,    /* mock/embeddings/... */
-	PLACE_HASHED,  /* <4 hex>/<sha256>: of the Python gateway */
+	PLACE_ELEMENT,  /* embeddings/<sha256>.json.gz: one of ours, or of the Python gateway */
+	PLACE_MOCK,     /* mock/embeddings/... */
+	PLACE_HASHED,   /* <4 hex>/<sha256>: of the Python gateway */
+	PLACE_MISNAMED, /* below embeddings/, and under no key */
+	PLACE_OWN,      /* what a store keeps beside: purges/, tmp/, janitor.lock */
 };
-/* What a name below the root says; key is set unless OTHER. */
+/* What a name below the root says; key is set for the first three kinds of
+ * objects. */
 enum place_kind place_kind_of(const char *name, struct digest *key);
 
 /* "DIR" or "s3://BUCKET", which takes the rest from the environment as gatewayd does. NULL with a
  * sentence on stderr. */
 struct place *place_open(struct loop *loop, const char *location);
 void place_close(struct place **place);
-bool place_is_bucket(const struct place *place);
+/* As it was named; borrowed from it. */
+const char *place_location(const struct place *place);
+/* CTL_OK, or with a sentence on stderr: CTL_NO_INPUT when it is a file and no directory,
+ * CTL_UNAVAILABLE when it is not there. A bucket answers for itself later. */
+enum ctl_exit place_check(const struct place *place);
+/* Where its epochs are; NULL when out of memory. */
+struct epoch_place *place_epochs(struct place *place, struct workers *workers, const char *prefix);
 
 struct place_result {
 	int error;          /* errno; ENOENT: no such object */
@@ -39,6 +51,7 @@ struct place_result {
 	struct span model;  /* metadata of a bucket's object; empty: none */
 	struct span dimensions;
 	struct span encoding;
+	bool encoding_told; /* a bucket tells one, a directory does not */
 };
 
 struct place_call;

@@ -7,8 +7,9 @@
 #include "common/json.h"
 #include "common/json_span.h"
 #include "common/loop.h"
+#include "gatewayd/ctl/inspect.h"
+#include "gatewayd/ctl/purged.h"
 #include "gatewayd/ctl/walk.h"
-#include "gatewayd/provider_answer.h"
 #include "gatewayd/query.h"
 #include "gatewayd/store.h"
 
@@ -18,15 +19,15 @@ struct verify {
 	const struct ctl_options *options;
 	struct loop *loop;
 	struct place *place;
+	struct purged *purged;
 	struct buf problems; /* JSON */
-	uint64_t good, legacy, newer, bad, bytes, embeddings;
+	uint64_t good, legacy, newer, gone, bad, bytes, embeddings;
 	/* --requests */
-	uint64_t requests, wanted, present, by_body, missing;
+	uint64_t requests, bad_requests, wanted, present, by_body, missing;
 };
 
-static void problem(struct verify *verify, const char *name, const char *what)
+static void tell(struct verify *verify, const char *name, const char *what)
 {
-	verify->bad++;
 	if (!verify->options->json) {
 		printf("%s: %s\n", name, what);
 		return;
@@ -38,83 +39,35 @@ static void problem(struct verify *verify, const char *name, const char *what)
 	buf_append_char(&verify->problems, '}');
 }
 
-/* NULL, or what is wrong with an answer that a Python gateway kept. */
-static const char *check_legacy(struct span json, uint64_t *embeddings)
+static void problem(struct verify *verify, const char *name, const char *what)
 {
-	const char *wrong = NULL;
-	struct provider_answer answer = {0};
-	struct json_span_doc *doc = json_span_new(json, NULL);
-	if (!doc || json_span_step(doc, SIZE_MAX) != JSON_SPAN_DONE)
-		wrong = "not JSON";
-	else {
-		uint32_t data = json_span_member(doc, json_span_root(), SPAN_LITERAL("data"));
-		size_t n = json_span_count(doc, data);
-		if (n == 0)
-			wrong = "no embeddings";
-		else if (provider_answer_parse(json, n, &answer) < 0)
-			wrong = answer.reason;
-		*embeddings = n;
-	}
-	provider_answer_free(&answer);
-	json_span_free(&doc);
-	return wrong;
-}
-
-/* Metadata of a bucket's object mirrors what is inside. */
-static const char *check_metadata(
-	const struct place_result *result, const struct stored_fields *fields)
-{
-	char dims[16];
-	snprintf(dims, sizeof dims, "%u", fields->dims);
-	if (result->dimensions.len && !span_equal_str(result->dimensions, dims))
-		return "its metadata names other dimensions";
-	bool plain = true;
-	for (size_t i = 0; i < fields->model.len; i++)
-		plain &= fields->model.data[i] > ' ' && fields->model.data[i] < 0x7f &&
-			 fields->model.data[i] != '%';
-	if (plain && result->model.len && !span_equal(result->model, fields->model))
-		return "its metadata names another model";
-	return NULL;
+	verify->bad++;
+	tell(verify, name, what);
 }
 
 static void check(struct verify *verify, const char *name, enum place_kind kind,
 	const struct digest *key, const struct place_result *result)
 {
-	struct span bytes = {(char *)result->body->data, result->body->len};
-	struct stored_object object;
-	uint64_t embeddings = 1;
-	const char *wrong = NULL;
-	verify->bytes += bytes.len;
-	enum stored_result decoded = kind == PLACE_HASHED
-					     ? stored_object_read(bytes, NULL, true, &object)
-					     : stored_object_decode(bytes, key, &object);
-	/* A batch of the Python gateway may be larger than any object of ours. */
-	if (decoded == STORED_TOO_LARGE && kind == PLACE_ELEMENT)
-		decoded = stored_object_read(bytes, NULL, true, &object);
-	switch (decoded) {
-	case STORED_OK:
-		wrong = check_metadata(result, &object.fields);
-		verify->good += !wrong;
-		break;
-	case STORED_LEGACY:
-		wrong = kind == PLACE_MOCK ? "not written by this gateway"
-					   : check_legacy(object.json, &embeddings);
-		verify->legacy += !wrong;
-		break;
-	case STORED_UNKNOWN:
+	struct inspection object;
+	inspect(&object, kind, key, result);
+	verify->bytes += result->body->len;
+	if (object.wrong) {
+		problem(verify, name, object.wrong);
+	} else if (object.decoded == STORED_UNKNOWN) {
 		verify->newer++;
-		break;
-	default:
-		wrong = object.reason;
-		break;
+	} else if (purged_covers(verify->purged, kind, key, object.model, object.time_ms)) {
+		verify->gone++;
+	} else {
+		verify->good += object.decoded == STORED_OK;
+		verify->legacy += object.decoded == STORED_LEGACY;
+		verify->embeddings += object.embeddings;
 	}
-	if (place_is_bucket(verify->place) && !wrong && bytes.len && bytes.data[0] == 0x1f &&
-		!span_equal_str(result->encoding, "gzip"))
-		wrong = "its Content-Encoding is not gzip";
-	verify->embeddings += wrong ? 0 : embeddings;
-	if (wrong)
-		problem(verify, name, wrong);
-	stored_object_free(&object);
+	inspection_free(&object);
+}
+
+static void on_misnamed(struct walk *walk, const char *name)
+{
+	problem(walk->arg, name, "its name is no key");
 }
 
 static void on_object(struct walk *walk, const char *name, enum place_kind kind,
@@ -140,6 +93,22 @@ struct lookup {
 	const char *name;
 };
 
+/* As gatewayd sees it: a batch of the Python gateway goes by the model that is asked for. */
+static bool is_gone(
+	const struct lookup *lookup, const struct stored_object *object, uint64_t time_ms)
+{
+	const struct query *query = lookup->query;
+	struct span model = {(char *)query->model.data, query->model.len};
+	const struct query_element *element = lookup->element ? lookup->element : query->elements;
+	bool gone = false;
+	if (object->fields.stored_ms)
+		time_ms = object->fields.stored_ms;
+	for (size_t n = lookup->element ? 1 : query->n; n > 0 && !gone; n--, element++)
+		gone = purged_covers(
+			lookup->verify->purged, PLACE_ELEMENT, &element->key, model, time_ms);
+	return gone;
+}
+
 static void on_looked_up(const struct place_result *result, void *arg)
 {
 	struct lookup *lookup = arg;
@@ -151,7 +120,8 @@ static void on_looked_up(const struct place_result *result, void *arg)
 		bool whole = lookup->element == NULL;
 		enum stored_result decoded = stored_object_read(
 			bytes, whole ? NULL : &lookup->element->key, whole, &object);
-		lookup->found = decoded == STORED_OK || decoded == STORED_LEGACY;
+		lookup->found = (decoded == STORED_OK || decoded == STORED_LEGACY) &&
+				!is_gone(lookup, &object, result->time_ms);
 		if (decoded == STORED_OK &&
 			!span_equal(object.fields.model,
 				(struct span){(char *)query->model.data, query->model.len}))
@@ -188,7 +158,8 @@ static void check_request(struct verify *verify, uint64_t number, struct span li
 	if (query_parse_legacy(line, MAX_INPUTS, NULL, &query, &error) < 0) {
 		char what[64];
 		snprintf(what, sizeof what, "line %" PRIu64 " of the requests", number);
-		problem(verify, what, "not a request for embeddings");
+		verify->bad_requests++;
+		tell(verify, what, "not a request for embeddings");
 		query_free(&query);
 		return;
 	}
@@ -236,16 +207,16 @@ static void report(const struct verify *verify, const struct walk *walk)
 	char objects[32], bytes[32], embeddings[32], good[32];
 	if (verify->options->json) {
 		printf("{\"objects\":%" PRIu64 ",\"good\":%" PRIu64 ",\"legacy\":%" PRIu64
-		       ",\"newer\":%" PRIu64 ",\"bad\":%" PRIu64 ",\"other_files\":%" PRIu64
-		       ",\"bytes\":%" PRIu64 ",\"embeddings\":%" PRIu64,
-			walk->seen, verify->good, verify->legacy, verify->newer, verify->bad,
-			walk->others, verify->bytes, verify->embeddings);
+		       ",\"newer\":%" PRIu64 ",\"purged\":%" PRIu64 ",\"bad\":%" PRIu64
+		       ",\"other_files\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"embeddings\":%" PRIu64,
+			walk->seen, verify->good, verify->legacy, verify->newer, verify->gone,
+			verify->bad, walk->others, verify->bytes, verify->embeddings);
 		if (verify->options->requests)
 			printf(",\"requests\":{\"requests\":%" PRIu64 ",\"texts\":%" PRIu64
 			       ",\"present\":%" PRIu64 ",\"by_body\":%" PRIu64
-			       ",\"missing\":%" PRIu64 "}",
+			       ",\"missing\":%" PRIu64 ",\"bad\":%" PRIu64 "}",
 				verify->requests, verify->wanted, verify->present, verify->by_body,
-				verify->missing);
+				verify->missing, verify->bad_requests);
 		printf(",\"problems\":[%.*s]}\n", (int)verify->problems.len,
 			verify->problems.len ? (char *)verify->problems.data : "");
 		return;
@@ -255,41 +226,54 @@ static void report(const struct verify *verify, const struct walk *walk)
 	ctl_format_bytes(verify->bytes, bytes);
 	ctl_format_count(verify->good, good);
 	printf("%s objects, %s embeddings, %s: %s good, %" PRIu64 " of the Python gateway, %" PRIu64
-	       " of a newer version, %" PRIu64 " bad\n",
-		objects, embeddings, bytes, good, verify->legacy, verify->newer, verify->bad);
+	       " of a newer version, %" PRIu64 " purged, %" PRIu64 " bad\n",
+		objects, embeddings, bytes, good, verify->legacy, verify->newer, verify->gone,
+		verify->bad);
 	if (verify->options->requests)
 		printf("%" PRIu64 " texts of %" PRIu64 " requests: %" PRIu64 " there, %" PRIu64
 		       " in the answer to their whole request, %" PRIu64 " missing\n",
 			verify->wanted, verify->requests, verify->present, verify->by_body,
 			verify->missing);
+	if (verify->bad_requests)
+		printf("%" PRIu64 " line%s of the requests %s none\n", verify->bad_requests,
+			verify->bad_requests == 1 ? "" : "s",
+			verify->bad_requests == 1 ? "is" : "are");
+}
+
+static enum ctl_exit run(struct verify *verify)
+{
+	struct walk walk = {.loop = verify->loop,
+		.place = verify->place,
+		.options = verify->options,
+		.on_object = on_object,
+		.on_misnamed = on_misnamed,
+		.arg = verify};
+	ctl_progress_init(&walk.progress, verify->options);
+	enum ctl_exit result = walk_run(&walk);
+	if (result == CTL_OK && verify->options->requests && check_requests(verify) < 0)
+		result = CTL_NO_INPUT;
+	if (ctl_interrupted())
+		result = CTL_INTERRUPTED;
+	if (result == CTL_OK) {
+		report(verify, &walk);
+		if (verify->bad || verify->missing || verify->bad_requests)
+			result = CTL_PROBLEMS;
+	}
+	return result;
 }
 
 enum ctl_exit ctl_verify(const struct ctl_options *options)
 {
 	struct verify verify = {
 		.options = options, .loop = loop_new(), .problems = BUF_INIT(64u << 20)};
-	verify.place = place_open(verify.loop, options->store);
-	if (!verify.place) {
-		loop_free(&verify.loop);
-		return CTL_USAGE;
-	}
-	struct walk walk = {.loop = verify.loop,
-		.place = verify.place,
-		.options = options,
-		.on_object = on_object,
-		.arg = &verify};
-	ctl_progress_init(&walk.progress, options);
 	ctl_catch_signals();
-	enum ctl_exit result = walk_run(&walk) < 0 ? CTL_UNAVAILABLE : CTL_OK;
-	if (result == CTL_OK && options->requests && check_requests(&verify) < 0)
-		result = CTL_NO_INPUT;
-	if (ctl_interrupted())
-		result = CTL_INTERRUPTED;
+	verify.place = place_open(verify.loop, options->store);
+	enum ctl_exit result = verify.place ? place_check(verify.place) : CTL_USAGE;
 	if (result == CTL_OK) {
-		report(&verify, &walk);
-		if (verify.bad || verify.missing)
-			result = CTL_PROBLEMS;
+		verify.purged = purged_read(verify.loop, verify.place);
+		result = verify.purged ? run(&verify) : CTL_UNAVAILABLE;
 	}
+	purged_free(&verify.purged);
 	place_close(&verify.place);
 	buf_free(&verify.problems);
 	loop_free(&verify.loop);

@@ -29,8 +29,14 @@ static int start(struct walk *walk, const char *name)
 {
 	struct digest key;
 	enum place_kind kind = place_kind_of(name, &key);
-	if (kind == PLACE_OTHER) {
-		walk->others++;
+	if (kind == PLACE_OTHER || kind == PLACE_OWN) {
+		walk->others += kind == PLACE_OTHER;
+		walk->own += kind == PLACE_OWN;
+		return 0;
+	}
+	if (kind == PLACE_MISNAMED) {
+		walk->seen++;
+		walk->on_misnamed(walk, name);
 		return 0;
 	}
 	struct walk_item *item = calloc(1, sizeof *item);
@@ -49,7 +55,21 @@ static int start(struct walk *walk, const char *name)
 	return -1;
 }
 
-int walk_run(struct walk *walk)
+static bool is_store(const struct walk *walk)
+{
+	char others[32];
+	if (walk->seen || walk->own || !walk->others)
+		return true;
+	ctl_format_count(walk->others, others);
+	fprintf(stderr,
+		"cachectl: %s: nothing there looks like a store: %s file%s, and none of them "
+		"embeddings/SHA256.json.gz\n"
+		"  or, of the Python gateway, HEX4/SHA256; is it a directory above or below?\n",
+		place_location(walk->place), others, walk->others == 1 ? "" : "s");
+	return false;
+}
+
+enum ctl_exit walk_run(struct walk *walk)
 {
 	int more = 1;
 	char text[96], count[32];
@@ -69,5 +89,9 @@ int walk_run(struct walk *walk)
 			ctl_progress_draw(&walk->progress, -1, text);
 	}
 	ctl_progress_end(&walk->progress);
-	return more < 0 ? -1 : 0;
+	if (ctl_interrupted())
+		return CTL_INTERRUPTED;
+	if (more < 0)
+		return CTL_UNAVAILABLE;
+	return is_store(walk) ? CTL_OK : CTL_NO_INPUT;
 }

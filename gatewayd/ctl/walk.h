@@ -14,15 +14,19 @@ struct walk {
 	const struct ctl_options *options;
 	void (*on_object)(struct walk *walk, const char *name, enum place_kind kind,
 		const struct digest *key, const struct place_result *result);
+	/* It lies where objects lie, and its name is none. */
+	void (*on_misnamed)(struct walk *walk, const char *name);
 	void *arg;
 	struct ctl_progress progress;
 
 	size_t running;
-	uint64_t seen, others;
+	uint64_t seen;        /* the misnamed too */
+	uint64_t own, others; /* files that are no objects */
 };
 
-/* 0 after all of them, -1 when they cannot be listed or it was interrupted. */
-int walk_run(struct walk *walk);
+/* CTL_OK after all of them. CTL_INTERRUPTED; or with a sentence on stderr CTL_UNAVAILABLE: they
+ * cannot be listed, CTL_NO_INPUT: there are files, and nothing of a store. */
+enum ctl_exit walk_run(struct walk *walk);
 /* One object less under way. */
 void walk_next(struct walk *walk);
 

@@ -49,6 +49,7 @@ is $s3->python("print(s3.head_object(Bucket='copy', Key=s3.list_objects_v2(Bucke
 	'with metadata';
 
 $s3->python(<<'PY');
+import time
 objects = s3.list_objects_v2(Bucket='copy')['Contents']
 def put(i, **more): s3.put_object(Bucket='copy', Key=objects[i]['Key'], Body=s3.get_object(Bucket='copy', Key=objects[i]['Key'])['Body'].read(), **more)
 put(0, ContentEncoding='gzip', Metadata={'model': 'another'})
@@ -56,9 +57,12 @@ put(1, ContentEncoding='gzip', Metadata={'dimensions': '5'})
 put(2)
 put(3, ContentEncoding='gzip')
 s3.put_object(Bucket='copy', Key=objects[4]['Key'], Body=b'', ContentEncoding='gzip')
+# An epoch, as gatewayd writes it (67-purge-s3.t).
+s3.put_object(Bucket='copy', Key='purges/all.%d.json' % (time.time() * 1000), Body=b'')
 PY
 $r = ctl({}, 'verify', '--store', 's3://copy');
 is "$r->{exit} $r->{bad}", '1 4', 'wrong metadata, wrong encoding and an empty object are found';
+is "$r->{good} $r->{purged}", '0 ' . ($N - 4), 'what was purged is counted apart, and bad objects stay bad';
 like join(' ', sort map { $_->{problem} } @{ $r->{problems} }), qr/Content-Encoding.*another model.*other dimensions/, 'and named';
 
 my $request = { input => [ 'o1', 'o2' ], model => $MODEL, dimensions => 4, user => 'u' };
