@@ -105,6 +105,19 @@ const char *purge_command_option(
 	return NULL;
 }
 
+/* The store knows no tags, paths and body hashes. */
+static const char *check_store(const struct msg_purge_params *params)
+{
+	static const char model[] = "model:";
+	const struct msg_strs *values = &params->values;
+	bool one_model = values->count == 1 && values->items[0].len >= sizeof model - 1 &&
+			 memcmp(values->items[0].data, model, sizeof model - 1) == 0;
+	if (span_equal_str(params->scope, "all") || span_equal_str(params->scope, "key") ||
+		(span_equal_str(params->scope, "tag") && one_model))
+		return NULL;
+	return "--store takes --all, one --model or --key";
+}
+
 const char *purge_command_complete(struct purge_command *command, char **paths, int n_paths)
 {
 	const char *error = NULL;
@@ -113,6 +126,8 @@ const char *purge_command_complete(struct purge_command *command, char **paths, 
 					 : "a path begins with a slash";
 	if (!error && !command->params.scope.len)
 		error = "what? A PATH, --all, --tag, --model, --body-hash or --key";
+	if (!error && command->params.store)
+		error = check_store(&command->params);
 	return error;
 }
 

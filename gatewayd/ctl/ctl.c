@@ -17,6 +17,20 @@ static uint64_t now_us(void)
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
+/* ---- URLs ---- */
+
+bool ctl_check_url(const char *url, size_t len)
+{
+	size_t scheme = len > 7 && strncasecmp(url, "http://", 7) == 0    ? 7
+			: len > 8 && strncasecmp(url, "https://", 8) == 0 ? 8
+									  : 0;
+	if (scheme && !strchr("/:?#", url[scheme]))
+		return true;
+	fprintf(stderr, "cachectl: %.*s: not a URL; one looks like http://HOST:PORT\n", (int)len,
+		url);
+	return false;
+}
+
 /* ---- Progress ---- */
 
 void ctl_progress_init(struct ctl_progress *progress, const struct ctl_options *options)

@@ -36,6 +36,10 @@ enum ctl_exit ctl_stats(const struct ctl_options *options);
 /* Has options of its own: argv begins with the command's name. */
 enum ctl_exit ctl_purge(int argc, char **argv);
 
+/* Does it begin with http:// or https:// and name a host? If not, a sentence on stderr. len: it
+ * need not end there. */
+bool ctl_check_url(const char *url, size_t len);
+
 /* ---- One line that says how far it is; drawn at most ten times a second, on a terminal ---- */
 
 struct ctl_progress {

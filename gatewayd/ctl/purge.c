@@ -242,6 +242,8 @@ enum ctl_exit ctl_purge(int argc, char **argv)
 		error = purge_command_complete(&p.command, argv + optind, argc - optind);
 	if (error) {
 		exit = usage(error);
+	} else if (!ctl_check_url(p.url, strlen(p.url))) {
+		exit = CTL_USAGE;
 	} else if ((error = purge_command_read_token(&p.command, text, sizeof text))) {
 		fprintf(stderr, "cachectl: %s\n", error);
 		exit = CTL_PROBLEMS;

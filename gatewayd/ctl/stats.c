@@ -31,7 +31,7 @@ static const struct kind sources[] = {{"memory", "from memory"}, {"store", "from
 
 struct stats {
 	struct loop *loop;
-	bool ready, failed;
+	bool ready, failed, is_gatewayd;
 	double requests[N_RESULTS];
 	double elements[N_SOURCES];
 	struct model models[MAX_MODELS];
@@ -84,8 +84,11 @@ static void add(const struct kind *kinds, double *sums, size_t n, const char *na
 
 static void take_line(struct stats *stats, const char *line)
 {
+	static const char family[] = "# TYPE gatewayd_requests";
 	char text[128];
 	const char *space = strrchr(line, ' ');
+	if (strncmp(line, family, sizeof family - 1) == 0)
+		stats->is_gatewayd = true;
 	if (line[0] == '#' || !space)
 		return;
 	double value = strtod(space + 1, NULL);
@@ -135,14 +138,17 @@ static int read_page(struct stats *stats, struct http_client *client, const char
 		.url = url,
 		.timeout_ms = TIMEOUT_MS,
 		.max_response_bytes = PAGE_MAX_BYTES};
-	stats->ready = false;
+	stats->ready = stats->is_gatewayd = false;
 	if (!http_client_call(client, &options, on_page, stats))
 		return -1;
 	while (!stats->ready)
 		loop_run(stats->loop);
 	if (stats->failed)
 		fprintf(stderr, "cachectl: %s cannot be read\n", url);
-	return stats->failed ? -1 : 0;
+	else if (!stats->is_gatewayd)
+		fprintf(stderr, "cachectl: %s: that is no gatewayd: it has no metrics of one\n",
+			base);
+	return stats->failed || !stats->is_gatewayd ? -1 : 0;
 }
 
 static double percent(double part, double whole)
@@ -218,6 +224,11 @@ enum ctl_exit ctl_stats(const struct ctl_options *options)
 	struct stats *stats = calloc(1, sizeof *stats);
 	char *urls = strdup(options->url), *rest = urls, *url;
 	enum ctl_exit result = CTL_OK;
+	for (const char *at = options->url; at; at = strchr(at, ',')) {
+		at += *at == ',';
+		if (!ctl_check_url(at, strcspn(at, ",")))
+			result = CTL_USAGE;
+	}
 	if (!stats || !urls) {
 		free(stats);
 		free(urls);
@@ -225,7 +236,7 @@ enum ctl_exit ctl_stats(const struct ctl_options *options)
 	}
 	stats->loop = loop_new();
 	struct http_client *client = http_client_new(stats->loop, &http_client_defaults);
-	while (client && (url = strsep(&rest, ",")))
+	while (result != CTL_USAGE && client && (url = strsep(&rest, ",")))
 		if (read_page(stats, client, url) < 0)
 			result = CTL_UNAVAILABLE;
 	if (result == CTL_OK && options->json)

@@ -545,6 +545,8 @@ static enum ctl_exit set_up(struct warm *warm, const char *path)
 
 enum ctl_exit ctl_warm(const struct ctl_options *options, const char *path)
 {
+	if (!ctl_check_url(options->url, strlen(options->url)))
+		return CTL_USAGE;
 	struct warm *warm = calloc(1, sizeof *warm);
 	if (!warm)
 		return CTL_PROBLEMS;

@@ -69,7 +69,7 @@ for my $program (sort keys %calls) {
 			is_deeply { map { ($_ => $sent->{$_}) } keys %$headers }, $headers, 'as sent';
 		}
 		for ([ [], qr/what\?/ ], [ [ '--all', '/x' ], qr/only one of/ ], [ [ '/x', '/y' ], qr/only one PATH/ ], [ ['x'], qr/begins with a slash/ ],
-			[ [ '--key', 'abc' ], qr/64 hexadecimal digits/ ], [ [ '--tag', 'a', '--store' ], qr/the store can be purged/ ],
+			[ [ '--key', 'abc' ], qr/64 hexadecimal digits/ ], [ [ '--tag', 'a', '--store' ], qr/--store takes --all, one --model or --key/ ],
 			[ [ '--tag', 'a b' ], qr/a tag has no spaces/ ], [ [ '--tag', "a\r\nX-Purge-All: 1" ], qr/visible ASCII/ ], [ [ '--model', "caf\xc3\xa9" ], qr/visible ASCII/ ],
 			[ [ '--tag', 'x' x 257 ], qr/at most 256 bytes/ ], [ ['/a b'], qr/a path has no spaces/ ], [ ["/a\nb"], qr/a path has no spaces/ ], [ ['--nonsense'], qr/nonsense/ ]) {
 			my ($args, $why) = @$_;

@@ -35,7 +35,9 @@ sub stored { my ($n) = @_; return wait_for { $n == (my @all = glob "$store/embed
 my @warm = ({ OPENAI_API_KEY => 'sk-warm' }, 'warm', '--url', $d->url);
 
 subtest 'usage' => sub {
-	for my $case ([ 'status' ], [], [ 'warm' ], [ 'stats', 'x' ], [ 'verify', '--parallel=0' ], [ 'verify', '--parallel=x' ], [ '--nonsense' ]) {
+	for my $case ([ 'status' ], [], [ 'warm' ], [ 'stats', 'x' ], [ 'verify', '--parallel=0' ], [ 'verify', '--parallel=x' ], [ '--nonsense' ],
+		[ 'verify', '--batch=3' ], (map { ([ 'warm', '/dev/null', "--url=$_" ], [ 'stats', "--url=$_" ], [ 'purge', '--all', "--url=$_" ]) } 'ftp://x', 'http://', 'localhost:8080'),
+		[ 'stats', '--url=http://127.0.0.1:1,ftp://x' ], map { [ 'purge', '--store', @$_ ] } [ '--tag=x' ], [ '--model=a', '--model=b' ], [ '--body-hash=' . 'a' x 64 ], [ '/v1/models' ]) {
 		my ($code, $out, $err) = ctl(@$case);
 		is $code, 64, "@$case";
 		is $out, '', 'nothing on standard output';
@@ -47,6 +49,17 @@ subtest 'usage' => sub {
 	is $code, 0, 'help';
 	like $out, qr/warm FILE\.jsonl/, 'with the commands';
 	is +(ctl('--version'))[0], 0, 'version';
+	for my $command (qw(warm verify import export stats purge)) {
+		($code, $out) = ctl($command, '--help');
+		is $code, 0, "$command --help";
+		like $out, qr/^Usage: cachectl .*\b$command\b/, 'tells of it';
+		unlike $out, qr/^Commands/m, 'and of no other';
+	}
+	($code, $out) = ctl('verify', '--help');
+	like $out, qr/--requests=FILE +keys, too/, 'its options';
+	unlike $out, qr/--batch|take the answers/, 'not those of others';
+	like +(ctl('purge', '--store', '--tag=x'))[2], qr/--store takes --all, one --model or --key/, 'purge names options, no header fields';
+	like +(ctl('verify', '--batch=3'))[2], qr/--batch means nothing to verify/, 'an option that would do nothing';
 };
 
 my @texts = map { "warm text $_" } 1 .. 200;
@@ -222,6 +235,14 @@ subtest 'stats' => sub {
 	cmp_ok abs($model->{saved_dollars} - $saved * 20 / 1e6), '<', 1e-6, 'dollars, by TOKEN_PRICES';
 	# Twice four answers of 3 tokens, and two of 3, came after cachectl had been interrupted, or killed.
 	is $model->{paid_tokens}, $model->{tokens} - $saved + 30, 'what was not saved was paid';
+	my $hashd = daemon('hashd', http => 1);
+	my ($exit, $none, $err) = ctl('stats', '--url', $hashd->url);
+	is "$exit $none", '69 ', 'of hashd: no table of zeros';
+	like $err, qr/that is no gatewayd/, 'but a reason';
+	$hashd->stop;
+	my $fresh = daemon('gatewayd', http => 1, env => { PROVIDER => 'mock', STORE => 'none' });
+	is +(ctl('stats', '--url', $fresh->url))[0], 0, 'of a gatewayd that was asked nothing yet';
+	$fresh->stop;
 	my $twice = json('stats', '--url', $d->url . ',' . $d->url);
 	is $twice->{embeddings}{bought}, 2 * $r->{embeddings}{bought}, 'several gateways add up';
 };
