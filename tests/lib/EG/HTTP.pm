@@ -301,7 +301,9 @@ sub http_json
 {
 	my ($url, $object, $headers) = @_;
 	my $body = ref $object ? JSON::PP->new->canonical->utf8->encode($object) : $object;
-	my $r = http('POST', $url, [ 'Content-Type' => 'application/json', _pairs($headers) ], $body);
+	my %pairs = my @pairs = _pairs($headers);
+	unshift @pairs, 'Content-Type' => 'application/json' if !grep { lc eq 'content-type' } keys %pairs;
+	my $r = http('POST', $url, \@pairs, $body);
 	$r->{json} = eval { JSON::PP->new->utf8->allow_nonref->decode($r->{body}) };
 	return $r;
 }
