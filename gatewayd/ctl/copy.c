@@ -25,7 +25,7 @@ struct copy {
 	 * is NULL for lines. */
 	struct purged *purged_from, *purged_to;
 	uint64_t copied, there, gone, bad, failed, left_out, bytes;
-	uint64_t taken_apart, elements, bad_requests; /* --requests */
+	uint64_t taken_apart, elements, gone_elements, bad_requests; /* --requests */
 	bool import;
 };
 
@@ -272,8 +272,10 @@ static void take_apart(struct copy *copy, const struct query *query,
 		const struct embedding *embedding = &answer.embeddings[i];
 		struct span model = {(char *)query->model.data, query->model.len};
 		if (is_gone(copy, PLACE_ELEMENT, &query->elements[i].key, model,
-			    object->fields.stored_ms))
+			    object->fields.stored_ms)) {
+			copy->gone_elements++;
 			continue;
+		}
 		struct stored_fields fields = {
 			.key = query->elements[i].key,
 			.stored_ms = object->fields.stored_ms ? object->fields.stored_ms
@@ -337,10 +339,11 @@ static void report(const struct copy *copy)
 			"{\"copied\":%" PRIu64 ",\"there_already\":%" PRIu64
 			",\"left_out\":%" PRIu64 ",\"purged\":%" PRIu64 ",\"bad\":%" PRIu64
 			",\"failed\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"taken_apart\":%" PRIu64
-			",\"elements\":%" PRIu64 ",\"bad_requests\":%" PRIu64 "}\n",
+			",\"elements\":%" PRIu64 ",\"purged_elements\":%" PRIu64
+			",\"bad_requests\":%" PRIu64 "}\n",
 			copy->copied, copy->there, copy->left_out, copy->gone, copy->bad,
 			copy->failed, copy->bytes, copy->taken_apart, copy->elements,
-			copy->bad_requests);
+			copy->gone_elements, copy->bad_requests);
 		return;
 	}
 	ctl_format_bytes(copy->bytes, bytes);
@@ -351,8 +354,10 @@ static void report(const struct copy *copy)
 		" purged, %" PRIu64 " bad, %" PRIu64 " failed\n",
 		copied, bytes, copy->there, copy->left_out, copy->gone, copy->bad, copy->failed);
 	if (copy->options->requests)
-		fprintf(out, "%" PRIu64 " requests taken apart into %" PRIu64 " embeddings\n",
-			copy->taken_apart, copy->elements);
+		fprintf(out,
+			"%" PRIu64 " requests taken apart into %" PRIu64 " embeddings, %" PRIu64
+			" purged\n",
+			copy->taken_apart, copy->elements, copy->gone_elements);
 	if (copy->bad_requests)
 		fprintf(out, "%" PRIu64 " line%s of the requests bad\n", copy->bad_requests,
 			copy->bad_requests == 1 ? " was" : "s were");

@@ -31,6 +31,14 @@ bool ctl_check_url(const char *url, size_t len)
 	return false;
 }
 
+int ctl_url_len(const char *url)
+{
+	size_t len = strlen(url);
+	while (len && url[len - 1] == '/')
+		len--;
+	return (int)len;
+}
+
 /* ---- Progress ---- */
 
 void ctl_progress_init(struct ctl_progress *progress, const struct ctl_options *options)

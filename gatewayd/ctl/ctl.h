@@ -39,6 +39,8 @@ enum ctl_exit ctl_purge(int argc, char **argv);
 /* Does it begin with http:// or https:// and name a host? If not, a sentence on stderr. len: it
  * need not end there. */
 bool ctl_check_url(const char *url, size_t len);
+/* Its length without slashes at its end. */
+int ctl_url_len(const char *url);
 
 /* ---- One line that says how far it is; drawn at most ten times a second, on a terminal ---- */
 

@@ -27,8 +27,7 @@ enum place_kind {
 	PLACE_MISNAMED, /* below embeddings/, and under no key */
 	PLACE_OWN,      /* what a store keeps beside: purges/, tmp/, janitor.lock */
 };
-/* What a name below the root says; key is set for the first three kinds of
- * objects. */
+/* What a name below the root says; key is set for ELEMENT, MOCK and HASHED. */
 enum place_kind place_kind_of(const char *name, struct digest *key);
 
 /* "DIR" or "s3://BUCKET", which takes the rest from the environment as gatewayd does. NULL with a

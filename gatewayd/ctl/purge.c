@@ -174,7 +174,8 @@ static int ask(struct purge *p, struct http_client *client)
 		fields[n++] = field("X-Purge-Store", &(struct msg_strs){&yes, 1});
 	if (params->token.len)
 		fields[n++] = field("Authorization", &(struct msg_strs){bearer, 2});
-	if (asprintf(&url, "%s%s", p->url, is_path ? params->values.items[0].data : "/") < 0)
+	if (asprintf(&url, "%.*s%s", ctl_url_len(p->url), p->url,
+		    is_path ? params->values.items[0].data : "/") < 0)
 		url = NULL;
 	struct http_call_options options = {.method = "PURGE",
 		.url = url,

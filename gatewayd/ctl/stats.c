@@ -133,7 +133,7 @@ static void on_page(struct http_call *call, const struct http_call_result *resul
 static int read_page(struct stats *stats, struct http_client *client, const char *base)
 {
 	char url[1024];
-	snprintf(url, sizeof url, "%s/metrics", base);
+	snprintf(url, sizeof url, "%.*s/metrics", ctl_url_len(base), base);
 	struct http_call_options options = {.method = "GET",
 		.url = url,
 		.timeout_ms = TIMEOUT_MS,

@@ -13,6 +13,7 @@
 #include "common/loop.h"
 #include "common/retry.h"
 #include "gatewayd/ctl/ctl.h"
+#include "gatewayd/ctl/verdict.h"
 
 #define TIMEOUT_MS       180000
 #define ATTEMPTS         8
@@ -31,8 +32,9 @@ struct text {
 
 /*
  * waiting for an answer ──> done          429, 5xx or no answer: again after a while, then the run
- * ends before this line. Any other refusal: the line is counted and left out; of several texts, the
- * halves are sent until the lines that are refused are known: 2 log2 n requests more for one of n.
+ * ends before this line; at once when no other line would fare better (verdict.h). Any other
+ * refusal: the line is counted and left out; of several texts, the halves are sent until the lines
+ * that are refused are known: 2 log2 n requests more for one of n.
  */
 struct request {
 	struct warm *warm;
@@ -228,35 +230,6 @@ static void fill_texts(struct request *request)
 	buf_append_str(body, "]}");
 }
 
-static bool says(
-	const struct json_span_doc *doc, uint32_t error, struct span name, struct span *text)
-{
-	uint32_t node = json_span_member(doc, error, name);
-	return node != JSON_SPAN_NONE && json_span_borrow_string(doc, node, text);
-}
-
-/* May one of its texts alone be at fault? Not when the error names the model or another field. */
-static bool blames_a_text(const struct request *request, const struct http_call_result *result)
-{
-	int status = result->status;
-	if (request->lines < 2 ||
-		(status != 400 && status != 404 && status != 413 && status != 422))
-		return false;
-	struct json_span_doc *doc = json_span_new(
-		(struct span){(char *)result->body->data, result->body->len}, NULL);
-	bool other = false;
-	if (doc && json_span_step(doc, SIZE_MAX) == JSON_SPAN_DONE) {
-		struct span text;
-		uint32_t error = json_span_member(doc, json_span_root(), SPAN_LITERAL("error"));
-		if (says(doc, error, SPAN_LITERAL("param"), &text))
-			other = text.len < 5 || memcmp(text.data, "input", 5) != 0;
-		else if (says(doc, error, SPAN_LITERAL("code"), &text))
-			other = span_equal_str(text, "model_not_found");
-	}
-	json_span_free(&doc);
-	return !other;
-}
-
 /* It becomes its first half, and a request of its own the second. -1: out of memory. */
 static int halve(struct request *request)
 {
@@ -282,39 +255,57 @@ static int halve(struct request *request)
 	return buf_failed(&request->body) || buf_failed(&rest->body) ? -1 : 0;
 }
 
+static void stop_at(
+	struct request *request, const struct http_call_result *result, enum verdict verdict)
+{
+	const char *why = result->outcome != HTTP_CALL_OK ? result->detail
+			  : verdict == VERDICT_URL
+				  ? "there are no embeddings; --url names a gateway, without a path"
+				  : "the gateway does not answer it";
+	ctl_progress_end(&request->warm->progress);
+	fprintf(stderr, "cachectl: line %" PRIu64 ": %s (status %d); stopped here\n", request->line,
+		why, result->status);
+	stop(request->warm);
+}
+
+static void refuse(struct request *request, const struct http_call_result *result)
+{
+	char what[SHOWN_BYTES + 64];
+	const char *body = (const char *)result->body->data;
+	size_t shown = result->body->len;
+	while (shown && (shown > SHOWN_BYTES || body[shown - 1] == '\n'))
+		shown--;
+	snprintf(what, sizeof what, "refused with status %d: %.*s", result->status, (int)shown,
+		shown ? body : "");
+	complain(request->warm, request->line, request->lines, what);
+}
+
 static void on_answer(struct http_call *call, const struct http_call_result *result, void *arg)
 {
 	struct request *request = arg;
 	struct warm *warm = request->warm;
 	bool reached = result->outcome == HTTP_CALL_OK;
-	int status = result->status;
-	char what[SHOWN_BYTES + 64];
-	if (reached && status == 200) {
+	enum verdict verdict = VERDICT_TRY_AGAIN;
+	if (reached && result->status == 200) {
 		count_answer(warm, call, result);
-	} else if (reached && blames_a_text(request, result)) {
-		warm->n_requests--;
-		if (halve(request) < 0)
-			warm->stopped = true;
-		loop_stop(warm->loop);
-		return;
-	} else if (reached && status != 429 && status != 408 && status < 500 && status != 401 &&
-		   status != 403) {
-		const char *body = (const char *)result->body->data;
-		size_t shown = result->body->len;
-		while (shown && (shown > SHOWN_BYTES || body[shown - 1] == '\n'))
-			shown--;
-		snprintf(what, sizeof what, "refused with status %d: %.*s", status, (int)shown,
-			shown ? body : "");
-		complain(warm, request->line, request->lines, what);
 	} else {
-		if (status != 401 && status != 403 && try_again(request, call))
+		if (reached)
+			verdict = verdict_of(result->status,
+				(struct span){(char *)result->body->data, result->body->len});
+		if (verdict == VERDICT_TRY_AGAIN && try_again(request, call))
 			return;
-		ctl_progress_end(&warm->progress);
-		fprintf(stderr, "cachectl: line %" PRIu64 ": %s (status %d); stopped here\n",
-			request->line, reached ? "the gateway does not answer it" : result->detail,
-			status);
-		stop(warm);
-		return;
+		if (verdict == VERDICT_TEXT && request->lines > 1) {
+			warm->n_requests--;
+			if (halve(request) < 0)
+				warm->stopped = true;
+			loop_stop(warm->loop);
+			return;
+		}
+		if (verdict != VERDICT_TEXT && verdict != VERDICT_REQUEST) {
+			stop_at(request, result, verdict);
+			return;
+		}
+		refuse(request, result);
 	}
 	request->done = true;
 	warm->n_requests--;
@@ -531,7 +522,8 @@ static enum ctl_exit set_up(struct warm *warm, const char *path)
 		return CTL_NO_INPUT;
 	}
 	warm->size = (uint64_t)st.st_size;
-	snprintf(warm->url, sizeof warm->url, "%s/v1/embeddings", warm->options->url);
+	snprintf(warm->url, sizeof warm->url, "%.*s/v1/embeddings", ctl_url_len(warm->options->url),
+		warm->options->url);
 	snprintf(warm->progress_file, sizeof warm->progress_file, "%s.progress", path);
 	if (warm->options->key)
 		snprintf(warm->authorization, sizeof warm->authorization,

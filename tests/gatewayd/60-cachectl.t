@@ -118,6 +118,12 @@ subtest 'one bad text does not take its batch along' => sub {
 	$r = json(@warm, $file, '--model', 'no-such-model', '--batch=200');
 	is $openai->calls - $calls, 1, 'a model that is not there: the texts are not at fault';
 	is $r->{failed_lines}, 200, 'all lines are counted';
+	$calls = $openai->calls;
+	my ($stopped, undef, $why) = ctl(@warm, $file, '--model', $MODEL, '--url', $d->url . '/nowhere', '--parallel=1');
+	is $stopped, 69, 'a URL without embeddings is no matter of texts';
+	like $why, qr/^cachectl: line 1: there are no embeddings; --url .*status 404.*stopped here$/, 'and ends the run';
+	unlink "$file.progress";
+	is json(@warm, $file, '--model', $MODEL, '--url', $d->url . '/')->{hits}, 200, 'a slash at the end of a URL';
 	like $r->{err}, qr/lines 1 to 200: refused with status 404/, 'and named';
 	stored(205 + 64 + 60);
 };
@@ -243,6 +249,7 @@ subtest 'stats' => sub {
 	my $fresh = daemon('gatewayd', http => 1, env => { PROVIDER => 'mock', STORE => 'none' });
 	is +(ctl('stats', '--url', $fresh->url))[0], 0, 'of a gatewayd that was asked nothing yet';
 	$fresh->stop;
+	is +(ctl('stats', '--url', $d->url . '//'))[0], 0, 'slashes at the end';
 	my $twice = json('stats', '--url', $d->url . ',' . $d->url);
 	is $twice->{embeddings}{bought}, 2 * $r->{embeddings}{bought}, 'several gateways add up';
 };

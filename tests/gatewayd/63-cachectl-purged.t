@@ -46,6 +46,13 @@ sub put_legacy { my ($dir, $bytes) = @_; spew("$dir/embeddings/$flat.json.gz", $
 put_legacy($store, $legacy);
 my $before = test_path('before');
 is json('export', $before, '--store', $store)->{copied}, 7, 'a copy of all, before any purge';
+my $old = test_path('old');
+my $batch = { input => [ 'six', 'seven' ], model => $MODEL, dimensions => 4 };
+{
+	my $kept = http_json($openai->base . '/embeddings', $batch, [ Authorization => 'Bearer sk-x' ])->{json};
+	my $lines = spew(test_path('lines'), json_encode({ body => json_encode($batch), answer => $kept }) . "\n");
+	system "/usr/bin/python3 '@{[ eg_root() ]}/tests/lib/legacy_store' hashed '$old' < '$lines' >/dev/null";
+}
 
 subtest 'a model is purged' => sub {
 	my ($code, $out, $err) = ctl('purge', '--store', '--model=fake-other', '--url', $d->url);
@@ -78,6 +85,11 @@ subtest 'everything is purged' => sub {
 	is "$r->{exit} $r->{copied} $r->{purged}", '0 0 7', 'export';
 	$r = json('import', $before, '--store', $store, '--overwrite');
 	is "$r->{exit} $r->{copied} $r->{purged}", '0 0 7', 'a copy from before is not brought back';
+	my $requests = spew(test_path('batches'), json_encode($batch) . "\n");
+	$r = json('import', $old, '--store', $store, '--requests', $requests);
+	is "$r->{exit} $r->{copied} $r->{purged} $r->{elements} $r->{purged_elements}", '0 0 1 0 2', 'nor from a batch that is taken apart' or diag $r->{err};
+	$r = json('import', $old, '--store', test_path('apart'), '--requests', $requests);
+	is "$r->{exit} $r->{copied} $r->{elements} $r->{purged_elements}", '0 1 2 0', 'but into a store without that purge';
 	is scalar(my @epochs = glob "$store/purges/*"), 2, 'cachectl deletes no epoch, not even a covered one';
 	$d->stop;
 };
