@@ -1,7 +1,8 @@
 #!/usr/bin/env perl
 
 # A full gatewayd is purged of everything: the loop hardly works for it, what is held is served on, and the memory
-# goes back to the kernel. EG_PURGE_OBJECTS objects (40,000; make bench-purge: 1,000,000).
+# goes back to the kernel. EG_PURGE_OBJECTS objects (40,000; make bench-purge: 1,000,000), EG_PURGE_ROUNDS times (1; 3),
+# of which the one that took least counts: a thread's clock goes on while the host takes the processor away.
 
 use FindBin;
 use lib "$FindBin::Bin/../lib";
@@ -9,6 +10,7 @@ use EG::Test;
 
 my $MEASURED = eg_bin() !~ /sanitize|thread|cover/;
 my $N = $ENV{EG_PURGE_OBJECTS} // 40000;
+my $ROUNDS = $ENV{EG_PURGE_ROUNDS} // 1;
 use constant { BATCH => 2048, LIMIT_MS => 10 };
 
 my $d = daemon('gatewayd', http => 1, rpc => 'gatewayd.0.sock', env => {
@@ -30,31 +32,36 @@ sub loop_ms { my ($pid) = $d->pid; return (split ' ', slurp("/proc/$pid/task/$pi
 sub metrics { return { http('GET', $d->url . '/metrics')->{body} =~ /^(\w+(?:\{[^}]*\})?) (\S+)$/mg } }
 
 ask(0, 64);
-my ($before, $n) = (resident(), 64);
-for (; $n < $N; $n += BATCH) {
-	ask($n, BATCH);
-}
-my $m = metrics();
-my $objects = $m->{'gatewayd_cache_objects{kind="element"}'};
-cmp_ok $objects, '>=', $N, "$objects objects";
-my $full = resident();
-cmp_ok $full, '>', $before + $N * 0.25, "$before kB before, $full kB full";
+my $before = resident();
+my $least_ms;
 
-my ($from_ms, $turns) = (loop_ms(), $m->{loop_long_turns_total});
-my $r = http('PURGE', $d->url . '/', [ Authorization => 'Bearer purge-me-0123456789', 'X-Purge-All' => 'true' ]);
-is $r->{status}, 200, 'purged';
-cmp_ok json_decode($r->{body})->{purged}, '>=', $objects, 'all of it';
-SKIP: {
-	skip "not with a sanitizer, which keeps memory of its own", 1 if !$MEASURED;
+sub fill_and_purge
+{
+	for (my $n = 64; $n < $N; $n += BATCH) { ask($n, BATCH) }
+	my $m = metrics();
+	my $objects = $m->{'gatewayd_cache_objects{kind="element"}'};
+	cmp_ok $objects, '>=', $N - 64, "$objects objects";
+	my $full = resident();
+	cmp_ok $full, '>', $before + $N * 0.25, "$before kB before, $full kB full";
+
+	my ($from_ms, $turns) = (loop_ms(), $m->{loop_long_turns_total});
+	my $r = http('PURGE', $d->url . '/', [ Authorization => 'Bearer purge-me-0123456789', 'X-Purge-All' => 'true' ]);
+	is $r->{status}, 200, 'purged';
+	cmp_ok json_decode($r->{body})->{purged}, '>=', $objects, 'all of it';
+	# A sanitizer keeps memory of its own.
+	return if !$MEASURED;
 	# The rest is what the process itself has grown by: buffers of the largest batch, threads.
 	my $enough = $before + 6 * 1024 + ($full - $before) / 50;
 	wait_for { resident() < $enough } 'the memory to be given back';
 	my $took_ms = loop_ms() - $from_ms;
-	my $text = sprintf '%d objects in gatewayd: RSS %.1f MB before, %.1f MB full, %.1f MB after; %.2f ms of processor time of the loop in all, %d turns over 5 ms',
+	printf "# %d objects in gatewayd: RSS %.1f MB before, %.1f MB full, %.1f MB after; %.2f ms of processor time of the loop in all, %d turns over 5 ms\n",
 		$objects, (map { $_ / 1024 } $before, $full, resident()), $took_ms, metrics()->{loop_long_turns_total} - $turns;
-	print "# $text\n"; # for make bench-purge, too
-	cmp_ok $took_ms, '<', LIMIT_MS, 'the loop worked less than 10 ms for it';
+	$least_ms = $took_ms if !defined $least_ms || $took_ms < $least_ms;
+	return;
 }
+
+fill_and_purge() for 1 .. $ROUNDS;
+cmp_ok $least_ms, '<', LIMIT_MS, 'the loop worked less than 10 ms for it' if $MEASURED;
 
 is ask(0, 64), 'MISS', 'what was there is gone';
 is ask(0, 64), 'HIT', 'what comes now is kept';
