@@ -27,7 +27,7 @@ bench: deps-bench all $(BENCH_PROGRAMS) ## CPU and latency beside other servers,
 .PHONY: bench-purge
 bench-purge: all test-build ## processor time and memory of purges among 1,000,000 objects, against their limits
 	$(Q)for t in $(T)/gatewayd/cache_purge_test.t tests/gatewayd/68-purge-memory.t; do \
-		EG_PURGE_OBJECTS=1000000 EG_PURGE_ROUNDS=3 EG_BIN="$(CURDIR)/$(BIN)" $$t >$(O)/bench-purge.out; rc=$$?; \
+		EG_PURGE_OBJECTS=1000000 EG_PURGE_ROUNDS=5 EG_BIN="$(CURDIR)/$(BIN)" $$t >$(O)/bench-purge.out; rc=$$?; \
 		grep '^#' $(O)/bench-purge.out; [ $$rc = 0 ] || exit 1; \
 	done
 

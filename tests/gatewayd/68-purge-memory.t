@@ -1,8 +1,8 @@
 #!/usr/bin/env perl
 
 # A full gatewayd is purged of everything: the loop hardly works for it, what is held is served on, and the memory
-# goes back to the kernel. EG_PURGE_OBJECTS objects (40,000; make bench-purge: 1,000,000), EG_PURGE_ROUNDS times (1; 3),
-# of which the one that took least counts: a thread's clock goes on while the host takes the processor away.
+# goes back to the kernel. EG_PURGE_OBJECTS objects (40,000; make bench-purge: 1,000,000), EG_PURGE_ROUNDS times (1; 5),
+# of which the middle one counts: a thread's clock goes on while the host takes the processor away.
 
 use FindBin;
 use lib "$FindBin::Bin/../lib";
@@ -33,7 +33,7 @@ sub metrics { return { http('GET', $d->url . '/metrics')->{body} =~ /^(\w+(?:\{[
 
 ask(0, 64);
 my $before = resident();
-my $least_ms;
+my @took_ms;
 
 sub fill_and_purge
 {
@@ -56,12 +56,12 @@ sub fill_and_purge
 	my $took_ms = loop_ms() - $from_ms;
 	printf "# %d objects in gatewayd: RSS %.1f MB before, %.1f MB full, %.1f MB after; %.2f ms of processor time of the loop in all, %d turns over 5 ms\n",
 		$objects, (map { $_ / 1024 } $before, $full, resident()), $took_ms, metrics()->{loop_long_turns_total} - $turns;
-	$least_ms = $took_ms if !defined $least_ms || $took_ms < $least_ms;
+	push @took_ms, $took_ms;
 	return;
 }
 
 fill_and_purge() for 1 .. $ROUNDS;
-cmp_ok $least_ms, '<', LIMIT_MS, 'the loop worked less than 10 ms for it' if $MEASURED;
+cmp_ok +(sort { $a <=> $b } @took_ms)[@took_ms / 2], '<', LIMIT_MS, 'the loop worked less than 10 ms for it' if $MEASURED;
 
 is ask(0, 64), 'MISS', 'what was there is gone';
 is ask(0, 64), 'HIT', 'what comes now is kept';
