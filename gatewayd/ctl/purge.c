@@ -97,7 +97,8 @@ static enum ctl_exit show(const struct purge *p, const struct msg_purge_result *
 		purge_report_write_json(result, true, &out);
 	else if (result->results.count)
 		purge_report_write(result, p->color, &out);
-	fwrite(out.data, 1, out.len, stdout);
+	if (out.len)
+		fwrite(out.data, 1, out.len, stdout);
 	buf_free(&out);
 	if (result->results.count)
 		return result->status == 200 ? CTL_OK : CTL_PROBLEMS;

@@ -35,7 +35,8 @@ static enum ctl_exit show(const struct buf *answer, const struct purge_options *
 		purge_report_write_json(&result, true, &out);
 	else if (result.results.count)
 		purge_report_write(&result, options->color, &out);
-	fwrite(out.data, 1, out.len, stdout);
+	if (out.len)
+		fwrite(out.data, 1, out.len, stdout);
 	if (result.results.count)
 		exit = result.status == 200 ? CTL_OK : CTL_FAILED;
 	else

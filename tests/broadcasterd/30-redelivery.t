@@ -77,7 +77,7 @@ subtest 'another instance' => sub {
 	wait_for { ended('restarted') - $restarted == 2 } 'the purges of memory to be forgotten';
 	# Some more attempts: those of the store stay.
 	$_->wait(purges => scalar($a->purges) + 4) for $a;
-	$local->wait(requests => $local->stats->{requests} + 4);
+	$local->wait(requests => $local->counters->{requests} + 4);
 	is ended('restarted') - $restarted, 2, 'no others are';
 	is pending(), 2, 'those of the store are not';
 	$a->mode;

@@ -27,7 +27,7 @@ sub request
 	return { url => $d->url, method => 'POST', target => '/v1/embeddings', headers => [ Authorization => "Bearer $key", 'Content-Type' => 'application/json' ],
 		body => json_encode({ model => $M, input => $input, dimensions => 16, %more }) };
 }
-sub ask { my @r = http_many([ request(@_) ], timeout => 60); $r[0]{json} = eval { json_decode($r[0]{body}) }; return $r[0] }
+sub ask { my @r = http_many([ request(@_) ], timeout => 2 * $EG::Test::TIMEOUT); $r[0]{json} = eval { json_decode($r[0]{body}) }; return $r[0] }
 sub total
 {
 	my ($name, @d) = @_;
@@ -104,7 +104,7 @@ subtest 'two batches of 2,048 with 3,072 dimensions' => sub {
 	my @m = instances(2, PROVIDER => 'mock', CACHE_SIZE => '128MB');
 	my @texts = map { "large vector $_" } 1 .. 2048;
 	my %o = (dimensions => 3072, encoding_format => 'base64', model => 'text-embedding-3-large');
-	my @r = http_many([ request($m[0], 'sk-a', \@texts, %o), request($m[1], 'sk-b', [ reverse @texts ], %o) ], timeout => 60);
+	my @r = http_many([ request($m[0], 'sk-a', \@texts, %o), request($m[1], 'sk-b', [ reverse @texts ], %o) ], timeout => 2 * $EG::Test::TIMEOUT);
 	is join(' ', map { $_->{status} } @r), '200 200', 'answered' or return;
 	my @v = map { [ $_->{body} =~ /"embedding":\s*"([^"]+)"/g ] } @r;
 	is scalar @{ $v[$_] }, 2048, 'all of them' for 0, 1;

@@ -8,7 +8,7 @@ use lib "$FindBin::Bin/../lib";
 use EG::Test;
 use Digest::SHA qw(sha256_hex);
 
-my $MEASURED = eg_bin() !~ /sanitize|thread|cover/;
+my $MEASURED = !instrumented();
 my $BODY = 2 << 20;
 my $d = daemon('gatewayd', http => 1, rpc => 'gatewayd.0.sock',
 	env => { PROVIDER => 'mock', STORE => 'none', CACHE_SIZE => '16MiB', MAX_BODY => $BODY });

@@ -8,7 +8,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use EG::Test;
 
-my $MEASURED = eg_bin() !~ /sanitize|thread|cover/;
+my $MEASURED = !instrumented();
 my $N = $ENV{EG_PURGE_OBJECTS} // 40000;
 my $ROUNDS = $ENV{EG_PURGE_ROUNDS} // 1;
 use constant { BATCH => 2048, LIMIT_MS => 10 };

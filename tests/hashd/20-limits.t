@@ -47,8 +47,7 @@ subtest 'a thousand at once' => sub {
 	my $release = fork // die;
 	if (!$release) {
 		my $rpc = $gatewayd->rpc;
-		$rpc->{timeout} = 60;
-		$rpc->call('_wait', [ 'held', 1000 ]);
+			$rpc->call('_wait', [ 'held', 1000 ]);
 		$rpc->call('_release');
 		POSIX::_exit(0);
 	}
@@ -70,8 +69,7 @@ subtest 'the body budget' => sub {
 	if (!$release) {
 		# The oldest gets through; the others wait half-way until it is answered.
 		my $rpc = $gatewayd->rpc;
-		$rpc->{timeout} = 60;
-		$rpc->call('_wait', [ 'held', 1 ]);
+			$rpc->call('_wait', [ 'held', 1 ]);
 		my $paused = EG::Test::until_true(sub { metric($hashd, 'hashd_paused_clients') }, 'paused clients');
 		my $bytes = metric($hashd, 'hashd_buffered_body_bytes');
 		spew(test_path('seen'), "$paused $bytes " . rss_kb($hashd->pid));
@@ -80,7 +78,7 @@ subtest 'the body budget' => sub {
 	}
 	my $body = 'b' x (4 << 20);
 	my @r = http_many([ map { { url => $hashd->url, method => 'POST', target => '/v1/embeddings', body => $body } } 1 .. 20 ],
-		connections => 20, timeout => 60);
+		connections => 20);
 	waitpid $release, 0;
 	is scalar(grep { $_->{status} == 200 } @r), 20, 'all answered in the end';
 	is scalar(grep { $_->{headers}{'x-body-hash'} eq sha256_hex($body) } @r), 20, 'with the right hash';
@@ -88,7 +86,7 @@ subtest 'the body budget' => sub {
 	cmp_ok $paused, '>', 5, 'clients were not read from meanwhile';
 	cmp_ok $bytes, '<=', (8 << 20) + 2 * (4 << 20) + 20 * 65536, 'bodies stayed within the budget';
 	SKIP: {
-		skip 'a sanitizer keeps freed memory', 1 if eg_bin() =~ /sanitize|thread/;
+		skip 'a sanitizer keeps freed memory', 1 if instrumented();
 		cmp_ok $rss - $before, '<', 30_000, 'and memory did';
 	}
 	is metric($hashd, 'hashd_buffered_body_bytes'), 0, 'no body kept';
@@ -97,21 +95,21 @@ subtest 'the body budget' => sub {
 subtest 'a client that does not read' => sub {
 	my $hashd = start();
 	my $before = rss_kb($hashd->pid);
-	my $sent = $gatewayd->stats->{chunk_bytes_sent};
+	my $sent = $gatewayd->counters->{chunk_bytes_sent};
 	my $size = 64 << 20;
 	$gatewayd->mode(body_bytes => $size, times => 1);
-	my $c = EG::HTTP->new($hashd->url, receive_buffer => 262144, timeout => 60);
+	my $c = EG::HTTP->new($hashd->url, receive_buffer => 262144);
 	$c->send(EG::HTTP::format_request('GET', '/large'));
 	my ($last, $still) = (0, 0);
 	wait_for {
-		my $now = $gatewayd->stats->{chunk_bytes_sent} - $sent;
+		my $now = $gatewayd->counters->{chunk_bytes_sent} - $sent;
 		$still = $now && $now == $last ? $still + 1 : 0;
 		$last = $now;
 		$still == 10;
 	} 'gatewayd to be out of credit';
 	cmp_ok $last, '<', 8 << 20, 'gatewayd is stopped by credit';
 	SKIP: {
-		skip 'a sanitizer keeps freed memory', 1 if eg_bin() =~ /sanitize|thread/;
+		skip 'a sanitizer keeps freed memory', 1 if instrumented();
 		cmp_ok rss_kb($hashd->pid) - $before, '<', 8 << 10, 'and nothing piles up here';
 	}
 	is http('GET', $hashd->url . '/x')->{status}, 200, 'others are served meanwhile';

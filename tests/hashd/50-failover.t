@@ -75,7 +75,7 @@ subtest 'killed under load' => sub {
 	my $load = sub {
 		my ($n) = @_;
 		return http_many([ map { { url => $hashd->url, method => 'POST', target => '/v1/embeddings', body => "load $_" } } 1 .. $n ],
-			connections => 50, timeout => 20, on_done => sub { $_[0] == $n / 4 and $gatewayd[0]->kill9 });
+			connections => 50, on_done => sub { $_[0] == $n / 4 and $gatewayd[0]->kill9 });
 	};
 	my @r = $load->(2000);
 	is scalar(grep { $_->{status} == 200 } @r), 2000, 'nobody notices';
@@ -92,7 +92,7 @@ subtest 'stopped, not dead' => sub {
 	up($d, 2);
 	$gatewayd[0]->signal('STOP');
 	my @r = http_many([ map { { url => $d->url, method => 'POST', target => '/v1/embeddings', body => "hang $_" } } 1 .. 100 ],
-		connections => 100, timeout => 20);
+		connections => 100);
 	is scalar(grep { $_->{status} == 200 } @r), 100, 'all answered, by the other one';
 	up($d, 1);
 	my $failovers = metric($d, 'hashd_failovers_total{backend="gatewayd.0"}');
@@ -112,7 +112,7 @@ subtest 'stopped, not dead' => sub {
 subtest 'about to stop' => sub {
 	my $d = daemon('hashd', http => 1, env => { GATEWAYD_INSTANCES => 2, HASHD_PING_INTERVAL => '50ms' });
 	up($d, 2);
-	my $requests = $gatewayd[0]->stats->{requests};
+	my $requests = $gatewayd[0]->counters->{requests};
 	$gatewayd[0]->mode(hold => JSON::PP::true);
 	my $c = EG::HTTP->new($d->url);
 	$c->send(EG::HTTP::format_request('POST', '/v1/embeddings', [], $for0));
@@ -120,11 +120,11 @@ subtest 'about to stop' => sub {
 	$gatewayd[0]->mode(not_ready => JSON::PP::true);
 	up($d, 1);
 	is json_decode(embed($d, $for0)->{body})->{instance}, 'gatewayd.1', 'new requests go elsewhere';
-	my $connections = $gatewayd[0]->stats->{connections};
+	my $connections = $gatewayd[0]->counters->{connections};
 	$gatewayd[0]->control('_release');
 	is json_decode($c->response->{body})->{instance}, 'gatewayd.0', 'those it has are answered';
 	# One connection for each control call; more means that hashd hung up and came again.
-	wait_for { $gatewayd[0]->stats->{connections} > ($connections += 1) } 'hashd to hang up when idle';
+	wait_for { $gatewayd[0]->counters->{connections} > ($connections += 1) } 'hashd to hang up when idle';
 	$gatewayd[1]->mode(not_ready => JSON::PP::true);
 	wait_for { my $r = embed($d, $for0); $r->{status} == 200 && json_decode($r->{body})->{instance} eq 'gatewayd.0' }
 		'it to be used when there is no better one';
@@ -160,7 +160,7 @@ subtest 'nobody up' => sub {
 subtest 'too slow' => sub {
 	my $d = daemon('hashd', http => 1, env => { GATEWAYD_INSTANCES => 2, HASHD_REQUEST_TIMEOUT => '200ms' });
 	up($d, 2);
-	my $cancels = $gatewayd[0]->stats->{cancels};
+	my $cancels = $gatewayd[0]->counters->{cancels};
 	$gatewayd[0]->mode(hang => JSON::PP::true, times => 1);
 	my ($r) = http_many([ { url => $d->url, method => 'POST', target => '/v1/embeddings', body => $for0 } ]);
 	is $r->{status}, 504, 'status';
@@ -202,8 +202,8 @@ subtest 'nonsense' => sub {
 };
 
 subtest 'a client that leaves' => sub {
-	my $cancels = $gatewayd[0]->stats->{cancels};
-	my $requests = $gatewayd[0]->stats->{requests};
+	my $cancels = $gatewayd[0]->counters->{cancels};
+	my $requests = $gatewayd[0]->counters->{requests};
 	$gatewayd[0]->mode(hang => JSON::PP::true, times => 2);
 	for my $how (qw(close reset)) {
 		my $c = EG::HTTP->new($hashd->url);
@@ -230,7 +230,7 @@ subtest 'a client that leaves' => sub {
 	$gatewayd[0]->mode(hang => JSON::PP::true, times => 1);
 	my $rpc = $hashd->rpc;
 	$rpc->start('request', [ 'POST', '/v1/embeddings', [], mp_bin($for0) ]);
-	$gatewayd[0]->wait(requests => $gatewayd[0]->stats->{requests});
+	$gatewayd[0]->wait(requests => $gatewayd[0]->counters->{requests});
 	wait_for { metric($hashd, 'hashd_requests_in_flight') == 1 } 'the call to be under way';
 	$rpc->close;
 	$gatewayd[0]->wait(cancels => ++$cancels);

@@ -66,7 +66,7 @@ subtest 'a client that never ends' => sub {
 	my $hashd = start(TERMINATION_GRACE_PERIOD => '200ms');
 	$gatewayd->mode(hang => JSON::PP::true, times => 1);
 	my $c = EG::HTTP->new($hashd->url);
-	my $n = $gatewayd->stats->{requests};
+	my $n = $gatewayd->counters->{requests};
 	$c->send(EG::HTTP::format_request('POST', '/v1/embeddings', [], 'never'));
 	$gatewayd->wait(requests => $n + 1);
 	$hashd->signal('TERM');

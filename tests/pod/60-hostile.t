@@ -24,7 +24,7 @@ if ($soft ne 'unlimited' && $soft < 12_000) {
 }
 
 # A sanitizer keeps freed memory, and what it costs itself is not ours.
-my $MEASURED = eg_bin() !~ /sanitize|thread|cover/;
+my $MEASURED = !instrumented();
 
 my $pod = EG::Pod->new(gatewayds => 2, env => {
 	PROVIDER => 'mock', STORE => 'none', MAX_BODY => '4MiB', HASHD_BODY_BUDGET => '16MiB', HASHD_MAX_CONNECTIONS => 11_000,

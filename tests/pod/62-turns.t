@@ -8,7 +8,7 @@ use lib "$FindBin::Bin/../lib";
 use EG::Test;
 use EG::Pod;
 
-my $MEASURED = eg_bin() !~ /sanitize|thread|cover/;
+my $MEASURED = !instrumented();
 my $BODY = 32 << 20;
 
 my %env = (PROVIDER => 'mock', STORE => 'none');

@@ -9,7 +9,7 @@ use lib "$FindBin::Bin/../lib";
 use EG::Test;
 use EG::Pod;
 
-my $MEASURED = eg_bin() !~ /sanitize|thread|cover/;
+my $MEASURED = !instrumented();
 use constant N => 2048;
 
 my $pod = EG::Pod->new(gatewayds => 1, env => { CACHE_SIZE => '512MB' });

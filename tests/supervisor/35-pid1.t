@@ -10,7 +10,6 @@ use Pod;
 
 my @unshare = qw(unshare --user --map-root-user --pid --fork --kill-child --mount-proc);
 plan skip_all => 'unshare cannot make a PID namespace here' if system("@unshare true 2>/dev/null") != 0;
-my $sanitized = ($ENV{EG_BIN} // '') =~ /sanitize|thread/;
 
 {
 	package Init;
@@ -113,7 +112,7 @@ subtest 'signals that are not for it do not end it' => sub {
 	is $pod->process->wait_exit, 0, 'SIGINT does';
 };
 
-my $rounds = $sanitized ? 10 : 100;
+my $rounds = instrumented() ? 10 : 100;
 subtest 'children that live shortly, ' . $rounds * 1000 . ' of them' => sub {
 	my $tool = "$ENV{EG_TESTS}/supervisor/children_tool";
 	my $pod = Init->new("[program:p]\ncommand=$tool $rounds 1000\nstartsecs=0\nstdout_logfile=%(here)s/p.log\n"
@@ -131,7 +130,7 @@ subtest 'children that live shortly, ' . $rounds * 1000 . ' of them' => sub {
 	$crash->() for 1 .. 20;
 	ok eval { wait_for { $pod->descriptors <= $open } 'the descriptors' }, 'as many descriptors as before'
 		or diag "$open before, now:\n", qx(ls -l /proc/@{[ $pod->init ]}/fd);
-	cmp_ok EG::Test::rss_kb($pod->init) - $rss, '<', $sanitized ? 20000 : 200, 'KB more';
+	cmp_ok EG::Test::rss_kb($pod->init) - $rss, '<', instrumented() ? 20000 : 200, 'KB more';
 	my %now = $pod->status;
 	is "$now{p}{restarts} $now{sibling}{restarts}", '0 0', 'nobody else\'s end was taken for theirs';
 	$pod->signal_init('TERM');

@@ -54,7 +54,7 @@ for (1 .. 5) {
 cmp_ok((sort { $a <=> $b } @ms)[0], '<', 500, sprintf 'its restart takes %.0f to %.0f ms among all this', (sort { $a <=> $b } @ms)[ 0, -1 ]);
 my ($code, $out) = $pod->ctl('status');
 like $out, qr/^sibling\s+RUNNING/m, 'podctl answers';
-cmp_ok rss_kb($pod->process->pid), '<', ($ENV{EG_BIN} // '') =~ /sanitize|thread/ ? 300_000 : 8000, 'KB of memory';
+cmp_ok rss_kb($pod->process->pid), '<', instrumented() ? 300_000 : 8000, 'KB of memory';
 for my $log (map { glob } $pod->path('*.log*'), $pod->path('*.err*')) {
 	cmp_ok -s $log, '<', 300_000, "$log is bounded";
 }

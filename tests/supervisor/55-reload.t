@@ -208,7 +208,7 @@ subtest 'a deaf program is removed, and its name is taken again meanwhile' => su
 };
 
 subtest 'many reloads leak nothing' => sub {
-	plan skip_all => 'a sanitizer looks for leaks itself' if ($ENV{EG_BIN} // '') =~ /sanitize|thread/;
+	plan skip_all => 'a sanitizer looks for leaks itself' if instrumented();
 	my $conf = sub { "[program:a]\ncommand=sleep 1000\nstartsecs=0\n[program:b]\ncommand=sleep 1000\nstopwaitsecs=$_[0]\n"
 			. join '', map { "[program:x$_]\ncommand=true\nautostart=false\n" } 1 .. $_[0] };
 	my $pod = Pod->new($conf->(1));

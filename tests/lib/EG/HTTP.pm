@@ -6,7 +6,7 @@ package EG::HTTP;
 #   my $c = EG::HTTP->new($url);           # one connection, keep-alive
 #   my $r = $c->request('GET', '/x');      # or raw: $c->send($bytes); $c->response; $c->eof
 #   my @r = http_many([ { url => ..., method => 'POST', target => '/x', headers => [...], body => ... }, ... ],
-#                     connections => 1000, timeout => 20);
+#                     connections => 1000);
 #
 # A response is a hash: status, reason, version, headers (lower-case name => value, repeats joined by
 # ", "), header_list ([name, value]...), body, complete; http_many() adds ms (start to last byte),
@@ -25,10 +25,10 @@ use Socket qw(SOCK_STREAM IPPROTO_TCP TCP_NODELAY SOL_SOCKET SO_LINGER SO_ERROR 
 	pack_sockaddr_in pack_sockaddr_un inet_aton);
 use Time::HiRes ();
 
+use EG::Build qw($TIMEOUT);
 use EG::Loop;
 
 our @EXPORT = qw(http http_many http_json);
-our $TIMEOUT = $ENV{EG_TIMEOUT} // 30;
 
 # ---- Parsing, incremental; also used by the fake servers for requests ----
 

@@ -269,6 +269,8 @@ our @ISA = ('EG::Process');
 sub control { my ($self, $method, @params) = @_; return $self->rpc->call($method, \@params) }
 sub mode { my ($self, %mode) = @_; return $self->control('_mode', EG::Test::json_encode(\%mode)) }
 sub stats { my ($self) = @_; return EG::Test::json_decode($self->control('_stats')) }
+# The same without the log, which takes its time when it is long.
+sub counters { my ($self) = @_; return EG::Test::json_decode($self->control('_counters')) }
 sub wait { my ($self, $what, $n) = @_; return $self->control('_wait', $what, $n + 0) }
 
 1;

@@ -18,9 +18,8 @@ use IO::Socket::UNIX;
 use Socket qw(SOCK_STREAM);
 use Time::HiRes ();
 
+use EG::Build qw($TIMEOUT);
 use EG::MsgPack;
-
-our $TIMEOUT = $ENV{EG_TIMEOUT} // 30;
 
 use constant { REQUEST => 0, RESPONSE => 1, NOTIFY => 2, ANSWER_CREDIT => 256 << 10, CHUNK => 64 << 10 };
 

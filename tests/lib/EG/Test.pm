@@ -34,6 +34,7 @@ use Socket qw(SOCK_STREAM SOMAXCONN);
 use Test::More;
 use Time::HiRes ();
 
+use EG::Build qw(instrumented $TIMEOUT);
 use EG::HTTP;
 use EG::MsgPack;
 use EG::Process;
@@ -42,12 +43,9 @@ use EG::RPC;
 our @ISA = ('Exporter');
 our @EXPORT = (
 	qw(test_dir test_path daemon process fake_openai fake_ollama fake_gatewayd fake_pod listen_tcp listen_unix wait_for slurp spew
-		json_decode json_encode eg_bin eg_root rss_kb),
+		json_decode json_encode eg_bin eg_root instrumented rss_kb),
 	@Test::More::EXPORT, @EG::HTTP::EXPORT, @EG::MsgPack::EXPORT,
 );
-
-# Sanitizers and valgrind are slow: EG_TIMEOUT stretches every deadline.
-our $TIMEOUT = $ENV{EG_TIMEOUT} // 30;
 
 my $ROOT = Cwd::abs_path(dirname(__FILE__) . '/../../..');
 my $BIN = $ENV{EG_BIN} // "$ROOT/build/bin";
