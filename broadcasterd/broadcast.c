@@ -75,10 +75,10 @@ static void log_end(const struct broadcast *b, double seconds)
 		[BROADCAST_NOBODY] = "purge failed: no pods found for service",
 		[BROADCAST_UNKNOWN] = "purge failed: service discovery failed",
 	};
-	char what[200], trace[TRACE_PARENT_LEN + 1];
+	char what[200];
 	purge_describe(b->purge, what, sizeof what);
 	log_fields(b->n_failed || b->outcome != BROADCAST_DONE ? LOG_LEVEL_WARN : LOG_LEVEL_INFO,
-		purge_trace_text(b->purge, trace), sentences[b->outcome], LOG_STR("purge", what),
+		TRACE_TEXT(purge_trace(b->purge)), sentences[b->outcome], LOG_STR("purge", what),
 		LOG_BOOL("store", b->purge->params.store), LOG_INT("targets", b->n_tellings),
 		LOG_INT("failed", b->n_failed), LOG_INT("purged", b->purged),
 		LOG_DOUBLE("seconds", seconds));
@@ -137,14 +137,15 @@ static void on_all_told(struct broadcast *b)
 static void on_failed(
 	struct broadcast *b, struct target *target, const struct delivery_result *said)
 {
-	char trace[TRACE_PARENT_LEN + 1];
 	b->n_failed++;
-	log_fields(LOG_LEVEL_WARN, purge_trace_text(b->purge, trace), "target not purged",
+	log_fields(LOG_LEVEL_WARN, TRACE_TEXT(purge_trace(b->purge)), "target not purged",
 		LOG_STR("target", target->name), LOG_INT("status", said->status),
 		LOG_STR("reason", delivery_outcome_names[said->outcome]),
 		LOG_STR("error", said->error));
 	if (redelivery_add(b->all->parts.redelivery, target, b->purge, said) < 0)
-		log_error("%s will not be told again: out of memory", target->name);
+		log_fields(LOG_LEVEL_ERROR, TRACE_TEXT(purge_trace(b->purge)),
+			"target will not be told again", LOG_STR("target", target->name),
+			LOG_STR("reason", "out of memory"));
 }
 
 static void on_told(const struct delivery_result *said, void *arg)
@@ -223,7 +224,7 @@ struct broadcast *broadcast_start(struct broadcasts *broadcasts, struct purge *p
 	deferred_init(&b->end, on_end, b);
 	TAILQ_INSERT_TAIL(&broadcasts->list, b, entry);
 	broadcasts->count++;
-	b->search = discovery_start(parts->discovery, on_found, b);
+	b->search = discovery_start(parts->discovery, purge_trace(purge), on_found, b);
 	if (!b->search) {
 		broadcast_free(b);
 		return NULL;

@@ -12,8 +12,10 @@
 
 #include "broadcasterd/conf.h"
 #include "broadcasterd/stats.h"
+#include "common/log.h"
 #include "common/loop.h"
 #include "common/resolve.h"
+#include "common/trace.h"
 
 #define SOCKET_PREFIX "gatewayd."
 #define SOCKET_SUFFIX ".sock"
@@ -36,6 +38,7 @@ struct search {
 	uint64_t began_us;
 	void (*on_done)(const struct discovery_result *result, void *arg);
 	void *arg;
+	char traceparent[TRACE_PARENT_LEN + 1]; /* "": none */
 };
 
 /* ---- the three sources ---- */
@@ -156,25 +159,25 @@ static int by_name(const void *a, const void *b)
 	return strverscmp((*x)->name, (*y)->name);
 }
 
-static enum discovery_outcome gather(
-	struct discovery *d, const struct resolve_result *resolved, struct target_list *list)
+static enum discovery_outcome fail(const struct search *s, enum log_level level, const char *reason)
 {
+	log_fields(level, s->traceparent, "service discovery failed",
+		LOG_STR("service", s->discovery->conf->service), LOG_STR("reason", reason));
+	return DISCOVERY_FAILED;
+}
+
+static enum discovery_outcome gather(
+	const struct search *s, const struct resolve_result *resolved, struct target_list *list)
+{
+	struct discovery *d = s->discovery;
 	bool nobody = resolved && resolved->outcome == RESOLVE_NONE;
-	if (resolved && !nobody && resolved->outcome != RESOLVE_OK) {
-		log_warn("service discovery failed: %s: %s", d->conf->service, resolved->detail);
-		return DISCOVERY_FAILED;
-	}
-	if (resolved && resolved->count > (size_t)d->conf->max_targets) {
-		log_error("service discovery failed: %s has %zu addresses, more than "
-			  "BROADCASTERD_MAX_TARGETS",
-			d->conf->service, resolved->count);
-		return DISCOVERY_FAILED;
-	}
+	if (resolved && !nobody && resolved->outcome != RESOLVE_OK)
+		return fail(s, LOG_LEVEL_WARN, resolved->detail);
+	if (resolved && resolved->count > (size_t)d->conf->max_targets)
+		return fail(s, LOG_LEVEL_ERROR, "more addresses than BROADCASTERD_MAX_TARGETS");
 	if ((resolved && add_addresses(d, resolved, list) < 0) || add_static(d, list) < 0 ||
-		(d->conf->local && add_local(d, list) < 0)) {
-		log_error("service discovery failed: out of memory");
-		return DISCOVERY_FAILED;
-	}
+		(d->conf->local && add_local(d, list) < 0))
+		return fail(s, LOG_LEVEL_ERROR, "out of memory");
 	if (nobody || !list->count)
 		return DISCOVERY_NONE;
 	qsort(list->items, list->count, sizeof *list->items, by_name);
@@ -185,7 +188,7 @@ static void finish(struct search *s, const struct resolve_result *resolved)
 {
 	struct discovery *d = s->discovery;
 	struct target_list found = {0};
-	struct discovery_result result = {gather(d, resolved, &found), &found};
+	struct discovery_result result = {gather(s, resolved, &found), &found};
 	stats_discovery(d->metrics, result.outcome, found.count,
 		(double)(loop_now_us(d->loop) - s->began_us) / 1e6);
 	if (result.outcome == DISCOVERY_FAILED)
@@ -209,7 +212,7 @@ static void on_now(void *arg)
 	finish(arg, NULL);
 }
 
-struct search *discovery_start(struct discovery *discovery,
+struct search *discovery_start(struct discovery *discovery, const struct trace *trace,
 	void (*on_done)(const struct discovery_result *result, void *arg), void *arg)
 {
 	struct search *s = calloc(1, sizeof *s);
@@ -221,6 +224,8 @@ struct search *discovery_start(struct discovery *discovery,
 		.prev = &discovery->searches,
 		.on_done = on_done,
 		.arg = arg};
+	if (trace)
+		trace_format(trace, s->traceparent);
 	deferred_init(&s->now, on_now, s);
 	if (s->next)
 		s->next->prev = &s->next;

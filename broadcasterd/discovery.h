@@ -18,6 +18,7 @@ struct discovery;
 struct search;
 struct loop;
 struct metrics;
+struct trace;
 
 enum discovery_outcome {
 	DISCOVERY_OK,
@@ -37,9 +38,9 @@ struct discovery *discovery_new(struct loop *loop, const struct broadcaster_conf
 	struct targets *targets, struct metrics *metrics);
 /* Searches under way end without a callback. Not from an on_done. */
 void discovery_free(struct discovery **discovery);
-/* on_done: exactly once, never from inside this call; the search is gone when it is called. NULL
- * only when out of memory. */
-struct search *discovery_start(struct discovery *discovery,
+/* trace: of the purge that wants it, for the log (copied); NULL: none. on_done: exactly once, never
+ * from inside this call; the search is gone when it is called. NULL only when out of memory. */
+struct search *discovery_start(struct discovery *discovery, const struct trace *trace,
 	void (*on_done)(const struct discovery_result *result, void *arg), void *arg);
 /* No callback comes. Clears the pointer; NULL is fine. */
 void discovery_cancel(struct search **search);

@@ -205,9 +205,7 @@ static void on_request(struct http_exchange *exchange, void *arg)
 	trace_span_text(span, "http.request.method", "PURGE");
 	trace_span_str(span, "url.path", http_exchange_path(exchange));
 	if (!access_by_http(parts->conf, http_exchange_header(exchange, "authorization"))) {
-		char text[TRACE_PARENT_LEN + 1];
-		log_fields(LOG_LEVEL_WARN, trace_format_text(&trace, text),
-			"purge refused: not the token",
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(&trace), "purge refused: not the token",
 			LOG_STR("client", http_exchange_peer(exchange)));
 		stats_refused(daemon_metrics(parts->daemon), STATS_FORBIDDEN);
 		respond_error(exchange, 403, "", "purging needs the token");

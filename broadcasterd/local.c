@@ -87,10 +87,8 @@ static void serve_purge(struct rpc_request *request, struct span bytes, void *ar
 	trace_span_str(span, "gateway.purge.scope", params.scope);
 	const struct rpc_peer *peer = rpc_request_peer(request);
 	if (!access_by_rpc(local->parts.conf, peer, params.token)) {
-		char text[TRACE_PARENT_LEN + 1];
-		log_fields(LOG_LEVEL_WARN, trace_format_text(&trace, text),
-			"purge refused: not the token", LOG_STR("client", "unix"),
-			LOG_INT("uid", peer->uid));
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(&trace), "purge refused: not the token",
+			LOG_STR("client", "unix"), LOG_INT("uid", peer->uid));
 		stats_refused(metrics, STATS_FORBIDDEN);
 		reply_error(request, 403, "purging needs the token");
 	} else {

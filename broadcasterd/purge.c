@@ -408,9 +408,9 @@ bool purge_has_field(const struct purge *purge, const char *name)
 	return false;
 }
 
-const char *purge_trace_text(const struct purge *purge, char text[TRACE_PARENT_LEN + 1])
+const struct trace *purge_trace(const struct purge *purge)
 {
-	return purge->has_trace ? trace_format_text(&purge->trace, text) : NULL;
+	return purge->has_trace ? &purge->trace : NULL;
 }
 
 /* What of text there is room for; false when it was not all. */
@@ -434,13 +434,13 @@ void purge_describe(const struct purge *purge, char *text, size_t size)
 	snprintf(text + len, size - len, "%s", whole ? "" : more);
 }
 
-/* ---- the journal's form: [time_ms, target, body, [name, value, …]] ---- */
+/* ---- the journal's form: [time_ms, target, body, [name, value, …], traceparent] ---- */
 
 void purge_pack(const struct purge *purge, struct buf *out)
 {
 	msgpack_packer packer;
 	wire_packer_init(&packer, out);
-	msgpack_pack_array(&packer, 4);
+	msgpack_pack_array(&packer, 5);
 	msgpack_pack_uint64(&packer, purge->time_ms);
 	wire_write_bin(&packer, purge->target);
 	wire_write_bin(&packer, purge->body);
@@ -449,6 +449,7 @@ void purge_pack(const struct purge *purge, struct buf *out)
 		wire_write_bin(&packer, purge->headers[i].name);
 		wire_write_bin(&packer, purge->headers[i].value);
 	}
+	wire_write_bin(&packer, span_of(TRACE_TEXT(purge_trace(purge))));
 }
 
 struct purge *purge_unpack(struct span bytes)
@@ -456,10 +457,11 @@ struct purge *purge_unpack(struct span bytes)
 	struct purge_header headers[PURGE_MAX_HEADERS];
 	struct purge_source source = {.headers = headers};
 	struct wire w = wire_of(bytes);
+	struct span traceparent;
 	uint32_t n, n_texts;
 	const char *error;
 	int status;
-	if (wire_read_array(&w, &n) < 0 || n != 4 || wire_read_u64(&w, &source.time_ms) < 0 ||
+	if (wire_read_array(&w, &n) < 0 || n != 5 || wire_read_u64(&w, &source.time_ms) < 0 ||
 		wire_read_bin(&w, &source.target) < 0 || wire_read_bin(&w, &source.body) < 0 ||
 		wire_read_array(&w, &n_texts) < 0 || n_texts % 2 || n_texts > 2 * PURGE_MAX_HEADERS)
 		return NULL;
@@ -467,6 +469,11 @@ struct purge *purge_unpack(struct span bytes)
 		if (wire_read_bin(&w, &headers[i].name) < 0 ||
 			wire_read_bin(&w, &headers[i].value) < 0)
 			return NULL;
+	if (wire_read_bin(&w, &traceparent) < 0 || w.at != w.end)
+		return NULL;
 	source.n_headers = n_texts / 2;
-	return w.at == w.end ? purge_new(&source, &status, &error) : NULL;
+	struct purge *purge = purge_new(&source, &status, &error);
+	if (purge)
+		purge->has_trace = trace_parse(traceparent, &purge->trace) == 0;
+	return purge;
 }

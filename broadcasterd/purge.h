@@ -52,8 +52,7 @@ struct purge {
 	struct msg_purge_params params;
 	size_t size_bytes; /* about what it takes in memory and in the journal */
 
-	/* Of the request that brought it; the spans of its deliveries are below. Not in the
-	 * journal. */
+	/* Of the request that brought it; the spans of its deliveries are below. */
 	struct trace trace;
 	bool has_trace;
 
@@ -89,8 +88,8 @@ void purge_unref(struct purge **purge); /* clears the pointer; NULL is fine */
 bool purge_equal(const struct purge *a, const struct purge *b);
 /* name in lower or any case. */
 bool purge_has_field(const struct purge *purge, const char *name);
-/* The traceparent of its request, for log lines, in text; NULL when that is not known any more. */
-const char *purge_trace_text(const struct purge *purge, char text[TRACE_PARENT_LEN + 1]);
+/* Of the request that brought it, for log lines; NULL: none is known. */
+const struct trace *purge_trace(const struct purge *purge);
 /* "tag a b", "path /v1/models": for logs, cut short, without control characters. size: at
  * least 16. */
 void purge_describe(const struct purge *purge, char *text, size_t size);

@@ -172,18 +172,29 @@ static bool may_be_coarser(const struct pending *p)
 	return !p->delivery && (!p->purge->params.store || p->purge->taken);
 }
 
-static size_t count_coarser(const struct redelivery_queue *q, uint64_t *oldest_ms)
+struct coarser {
+	size_t n;
+	uint64_t oldest_ms;
+	const struct trace *trace; /* of one of them, the last that came if it has one */
+};
+
+static struct coarser count_coarser(const struct redelivery_queue *q)
 {
 	const struct pending *p;
-	size_t n = 0;
+	struct coarser these = {.oldest_ms = UINT64_MAX};
+	uint64_t newest_ms = 0;
 	TAILQ_FOREACH (p, &q->pending, entry) {
 		if (!may_be_coarser(p))
 			continue;
-		n++;
-		if (p->purge->time_ms < *oldest_ms)
-			*oldest_ms = p->purge->time_ms;
+		these.n++;
+		if (p->purge->time_ms < these.oldest_ms)
+			these.oldest_ms = p->purge->time_ms;
+		if (p->purge->has_trace && p->purge->time_ms >= newest_ms) {
+			newest_ms = p->purge->time_ms;
+			these.trace = &p->purge->trace;
+		}
 	}
-	return n;
+	return these;
 }
 
 /* Make one of the many; false: there are not many, or out of memory. */
@@ -191,9 +202,12 @@ static bool make_coarser(struct redelivery_queue *q)
 {
 	struct redelivery *r = q->redelivery;
 	struct pending *p, *next;
-	uint64_t oldest_ms = UINT64_MAX;
-	size_t n = count_coarser(q, &oldest_ms);
-	struct purge *all = n > 1 ? purge_everything(oldest_ms) : NULL;
+	struct coarser these = count_coarser(q);
+	struct purge *all = these.n > 1 ? purge_everything(these.oldest_ms) : NULL;
+	if (all && these.trace) {
+		all->trace = *these.trace;
+		all->has_trace = true;
+	}
 	struct pending *one = all ? pending_add(r, q, all, SPAN_LITERAL("")) : NULL;
 	purge_unref(&all);
 	if (!one)
@@ -203,9 +217,10 @@ static bool make_coarser(struct redelivery_queue *q)
 		if (p != one && may_be_coarser(p))
 			pending_free(p);
 	}
-	stats_ended(r->parts.metrics, STATS_MERGED, n);
-	log_warn("%s has too many pending purges: %zu become one of everything in its memory",
-		q->target->name, n);
+	stats_ended(r->parts.metrics, STATS_MERGED, these.n);
+	log_fields(LOG_LEVEL_WARN, TRACE_TEXT(purge_trace(one->purge)),
+		"too many pending purges become one of everything in the target's memory",
+		LOG_STR("target", q->target->name), LOG_INT("purges", these.n));
 	return true;
 }
 
@@ -217,8 +232,7 @@ static void keep_bounds(struct redelivery *r, struct redelivery_queue *grown)
 		struct redelivery_queue *q, *longest = NULL;
 		size_t most = 1;
 		TAILQ_FOREACH (q, &r->queues, entry) {
-			uint64_t oldest_ms = UINT64_MAX;
-			size_t n = count_coarser(q, &oldest_ms);
+			size_t n = count_coarser(q).n;
 			if (n > most) {
 				most = n;
 				longest = q;
@@ -242,13 +256,13 @@ static void end(struct pending *p, enum stats_end how)
 	struct redelivery *r = q->redelivery;
 	uint64_t now_ms = loop_wall_ms(r->parts.loop);
 	double lag = now_ms > p->purge->time_ms ? (double)(now_ms - p->purge->time_ms) / 1e3 : 0;
-	char what[200], trace[TRACE_PARENT_LEN + 1];
+	char what[200];
 	purge_describe(p->purge, what, sizeof what);
 	stats_ended(r->parts.metrics, how, 1);
 	if (how == STATS_DELIVERED)
 		stats_lag(r->parts.metrics, lag);
 	log_fields(how == STATS_DELIVERED ? LOG_LEVEL_INFO : LOG_LEVEL_WARN,
-		purge_trace_text(p->purge, trace), "pending purge ended",
+		TRACE_TEXT(purge_trace(p->purge)), "pending purge ended",
 		LOG_STR("target", q->target->name), LOG_STR("purge", what),
 		LOG_STR("how", stats_end_names[how]), LOG_DOUBLE("lag_seconds", lag));
 	pending_free(p);
@@ -297,8 +311,10 @@ static void on_told(const struct delivery_result *said, void *arg)
 	q->n_told--;
 	q->answers = said->outcome == DELIVERY_OK;
 	stats_attempt(q->redelivery->parts.metrics, said->outcome);
-	log_debug("pending purge told to %s: %s", q->target->name,
-		said->outcome == DELIVERY_OK ? "ok" : said->error);
+	log_fields(LOG_LEVEL_DEBUG, TRACE_TEXT(purge_trace(p->purge)), "pending purge told",
+		LOG_STR("target", q->target->name),
+		LOG_STR("reason", delivery_outcome_names[said->outcome]),
+		LOG_STR("error", said->error));
 	if (said->outcome == DELIVERY_OK) {
 		p->purge->taken = true;
 		backoff_reset(&q->backoff);
@@ -376,7 +392,7 @@ static void on_search_due(void *arg)
 	struct redelivery *r = arg;
 	if (!r->count)
 		return;
-	r->search = discovery_start(r->parts.discovery, on_found, r);
+	r->search = discovery_start(r->parts.discovery, NULL, on_found, r);
 	if (!r->search)
 		timer_arm(r->search_timer, SEARCH_MS);
 }

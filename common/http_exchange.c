@@ -122,6 +122,11 @@ void http_exchange_set_context(struct http_exchange *x, void *context)
 	x->context = context;
 }
 
+void http_exchange_set_trace(struct http_exchange *x, const char *traceparent)
+{
+	x->traceparent = traceparent;
+}
+
 void *http_exchange_context(const struct http_exchange *x)
 {
 	return x->context;
@@ -320,6 +325,12 @@ static int add_chunk(struct http_exchange *x, struct slice data)
 	return http_output_add(&x->out, prefix, (size_t)n, data, true);
 }
 
+static void log_wrong_length(const struct http_exchange *x, const char *sentence)
+{
+	log_fields(
+		LOG_LEVEL_ERROR, x->traceparent, sentence, LOG_STR("client", x->connection->peer));
+}
+
 bool http_exchange_send(struct http_exchange *x, struct slice data)
 {
 	struct http_connection *c = x->connection;
@@ -330,7 +341,7 @@ bool http_exchange_send(struct http_exchange *x, struct slice data)
 	}
 	if (x->left_bytes >= 0) {
 		if ((uint64_t)data.len_bytes > (uint64_t)x->left_bytes) {
-			log_error("response to %s is longer than its Content-Length", c->peer);
+			log_wrong_length(x, "response longer than its Content-Length");
 			slice_release(&data);
 			cut_off(x);
 			http_connection_wake(c);
@@ -360,7 +371,7 @@ void http_exchange_end(struct http_exchange *x)
 		return;
 	}
 	if (x->left_bytes > 0) {
-		log_error("response to %s is shorter than its Content-Length", c->peer);
+		log_wrong_length(x, "response shorter than its Content-Length");
 		cut_off(x);
 	} else if (x->chunked) {
 		struct slice last = slice_static(x->first_chunk ? "0\r\n\r\n" : "\r\n0\r\n\r\n");

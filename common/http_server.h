@@ -128,6 +128,10 @@ const char *http_exchange_peer(const struct http_exchange *exchange);
 void http_exchange_set_context(struct http_exchange *exchange, void *context);
 void *http_exchange_context(const struct http_exchange *exchange);
 
+/* The traceparent of the exchange, for what the server has to log about it: borrowed until the
+ * exchange is over. */
+void http_exchange_set_trace(struct http_exchange *exchange, const char *traceparent);
+
 /* Take the exchange on, from inside on_request: events fire from now on. events must outlive the
  * exchange; any of them may be NULL. Tells a client that waits for it to send its body (100). */
 void http_exchange_accept(

@@ -90,6 +90,7 @@ struct http_exchange {
 	const struct http_exchange_events *events; /* NULL until accepted */
 	void *arg;
 	void *context;
+	const char *traceparent; /* or NULL */
 	uint64_t started_us;
 
 	bool in_handler; /* on_request was called */

@@ -64,7 +64,8 @@ uint64_t log_lines(enum log_level level);
 /* After rotation: a file that was renamed is made again under its old name. Called on SIGHUP. */
 void log_reopen(void);
 
-/* trace: "00-<trace id>-<span id>-01" or NULL. */
+/* trace: "00-<trace id>-<span id>-01" of the request or purge that the line is about (TRACE_TEXT()
+ * in trace.h); NULL or "" when it is about none: a peer, a file, the daemon itself. */
 void log_event(enum log_level level, const char *trace, const struct log_field *fields,
 	unsigned n_fields, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 

@@ -126,6 +126,8 @@ void trace_state_copy(struct span value, char state[TRACE_STATE_MAX_BYTES + 1])
 
 const char *trace_format_text(const struct trace *trace, char text[TRACE_PARENT_LEN + 1])
 {
+	if (!trace)
+		return NULL;
 	trace_format(trace, text);
 	return text;
 }

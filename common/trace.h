@@ -38,7 +38,9 @@ struct trace trace_child(const struct trace *parent);
 char *trace_format_hex(char *text, const uint8_t *bytes, size_t n);
 /* Writes TRACE_PARENT_LEN characters and a NUL. */
 void trace_format(const struct trace *trace, char text[TRACE_PARENT_LEN + 1]);
-/* Same, and returns text: for the argument of a call. */
+/* Same, and returns text: for the argument of a call. NULL for NULL. */
 const char *trace_format_text(const struct trace *trace, char text[TRACE_PARENT_LEN + 1]);
+/* Same, in memory of the block around it: for log_fields(). */
+#define TRACE_TEXT(trace) trace_format_text((trace), (char[TRACE_PARENT_LEN + 1]){0})
 
 #endif

@@ -283,7 +283,7 @@ static bool on_pull(struct slice *piece, void *arg)
 				: answer_write_some(&answer, &request->next, PIECE_BYTES, &buf);
 	if (rc < 0) {
 		/* Nothing can be said any more; the client sees a body that ends too early. */
-		log_fields(LOG_LEVEL_ERROR, EXCHANGE_TRACE_TEXT(request->exchange),
+		log_fields(LOG_LEVEL_ERROR, TRACE_TEXT(&request->exchange->trace),
 			"embeddings: an answer ends too early", LOG_STR("reason", "out of memory"));
 		buf_free(&buf);
 		request->next = request->query.n;
@@ -404,7 +404,7 @@ static int look_for(struct embeddings *request, size_t index, uint64_t now_ms)
 	take_element(request, index, object, STATS_MEMORY);
 	if (freshness == CACHE_STALE) {
 		request->stale++;
-		refresher_start(request->gateway->refresher, object);
+		refresher_start(request->gateway->refresher, object, &request->exchange->trace);
 	}
 	cache_object_unref(&object);
 	return 0;

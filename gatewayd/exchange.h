@@ -95,9 +95,6 @@ void exchange_set_route(struct exchange *exchange, const char *method, const cha
 void exchange_note_answer(struct exchange *exchange, const struct answer_head *head);
 /* What goes on to others with a step of this request. */
 void exchange_trace_context(const struct exchange *exchange, struct trace_context *context);
-/* For log_fields(). */
-#define EXCHANGE_TRACE_TEXT(exchange) \
-	trace_format_text(&(exchange)->trace, (char[TRACE_PARENT_LEN + 1]){0})
 
 /* Someone serves this exchange: events fire from now on. */
 static inline void exchange_accept(

@@ -95,7 +95,7 @@ static void refuse(struct rpc_entry *entry, int code, const char *why)
 	struct exchange *exchange = &entry->exchange;
 	const struct exchange_events *events = exchange->events;
 	void *arg = exchange->arg;
-	log_fields(LOG_LEVEL_WARN, EXCHANGE_TRACE_TEXT(exchange), "rpc: request refused",
+	log_fields(LOG_LEVEL_WARN, TRACE_TEXT(&exchange->trace), "rpc: request refused",
 		LOG_STR("reason", why));
 	rpc_request_fail(entry->request, code, "%s", why);
 	entry_free(entry);
@@ -391,7 +391,7 @@ static void reset_slow(void *arg)
 		next = TAILQ_NEXT(entry, holder);
 		if (!in_the_way(entry) || !entry->piece || rpc_request_credit(entry->request) > 0)
 			continue;
-		log_fields(LOG_LEVEL_WARN, EXCHANGE_TRACE_TEXT(&entry->exchange),
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(&entry->exchange.trace),
 			"rpc: a slow answer is given up: too much waits to be sent",
 			LOG_SPAN("client", entry->params.client));
 		leases_count_reset(listener->leases);

@@ -72,7 +72,8 @@ struct cache_object *flight_legacy_single(
 			&answer, 0, answer.total_tokens, stored->fields.stored_ms);
 		object = flight_keep_found(flight, flight->payer, &fields);
 		/* It stays what it is where it was found, for the gateway that wrote it. */
-		store_keep_near(flights->parts.store, &fields);
+		store_keep_near(flights->parts.store, &fields,
+			flight->payer->trace ? &flight->payer->trace->trace : NULL);
 	}
 	provider_answer_free(&answer);
 	return object;
@@ -199,9 +200,7 @@ static void parsed(struct job *job)
 	bool good = legacy->answer.embeddings && !legacy->answer.reason;
 	if (!good || !share_tokens(legacy)) {
 		const struct trace_context *context = legacy->buyer->trace;
-		char trace[TRACE_PARENT_LEN + 1];
-		log_fields(LOG_LEVEL_WARN,
-			context ? trace_format_text(&context->trace, trace) : NULL,
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(context ? &context->trace : NULL),
 			"a legacy object does not answer its request",
 			LOG_STR("reason",
 				legacy->answer.reason ? legacy->answer.reason : "out of memory"));
@@ -254,8 +253,10 @@ bool flight_legacy_start(struct flights *flights, struct buyer *buyer)
 	legacy->buyer = buyer;
 	legacy->n = buyer->query->n;
 	deferred_init(&legacy->give_later, give, legacy);
-	legacy->get = store_get_legacy_start(flights->parts.store, flights->options.legacy_layout,
-		&buyer->query->legacy_key, on_looked_up, legacy);
+	struct store_look look = {.trace = buyer->trace ? &buyer->trace->trace : NULL,
+		.layout = flights->options.legacy_layout};
+	legacy->get = store_get_legacy_start(
+		flights->parts.store, &buyer->query->legacy_key, &look, on_looked_up, legacy);
 	if (!legacy->get) {
 		free(legacy);
 		return false;

@@ -38,6 +38,7 @@ struct fetch_list {
 	struct provider_call *call;
 	struct digest key;
 	struct credential credential;
+	struct trace trace;         /* of who asked first */
 	bool shared;                /* others may join, and the answer may be kept */
 	struct cache_object *stale; /* it renews this one; NULL: somebody waits */
 	uint64_t since;             /* the purge clock when it was asked for */
@@ -165,7 +166,8 @@ static bool take_tags(struct fetch_list *fetch, struct span field)
 	const char *reason;
 	int n = surrogate_keys_read(field, names, &reason);
 	if (n < 0)
-		log_warn("an answer of the provider is not kept: %s", reason);
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(&fetch->trace),
+			"an answer of the provider is not kept", LOG_STR("reason", reason));
 	for (int i = 0; i < n; i++)
 		fetch->keys[fetch->tagging.n++] = cache_tag_key(CACHE_TAG_NAME, names[i]);
 	return n >= 0;
@@ -275,6 +277,7 @@ static struct fetch_list *start(struct models *models, const struct digest *key,
 	fetch->models = models;
 	fetch->key = *key;
 	fetch->shared = shared;
+	fetch->trace = exchange->trace;
 	TAILQ_INIT(&fetch->waiters);
 	/* Those that may be joined come first. */
 	if (shared)

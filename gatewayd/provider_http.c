@@ -35,9 +35,7 @@
 	"\"}}\n"
 
 /* Of a list's address; who asks keeps below it. */
-#define MAX_QUERY_BYTES  2048
-
-#define TRACE_TEXT(call) trace_format_text(&(call)->trace.trace, (char[TRACE_PARENT_LEN + 1]){0})
+#define MAX_QUERY_BYTES 2048
 
 struct http_provider {
 	struct provider provider; /* first */
@@ -165,8 +163,8 @@ static void parsed(struct job *job)
 		return;
 	}
 	if (call->parse_error < 0) {
-		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(call), "provider: broken answer",
-			LOG_STR("reason", call->parsed.reason),
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(&call->trace.trace),
+			"provider: broken answer", LOG_STR("reason", call->parsed.reason),
 			LOG_STR("service", call->target->service));
 		const char *reason = call->parsed.reason;
 		provider_answer_free(&call->parsed);
@@ -380,11 +378,11 @@ static void on_http_done(struct http_call *http, const struct http_call_result *
 		provider_target_pause(call->target, &call->credential, now_us,
 			now_us + (uint64_t)retry_after_ms * 1000);
 	if (answered)
-		log_fields(LOG_LEVEL_INFO, TRACE_TEXT(call), "provider: not 200",
+		log_fields(LOG_LEVEL_INFO, TRACE_TEXT(&call->trace.trace), "provider: not 200",
 			LOG_INT("status", result->status), LOG_STR("service", target->service),
 			LOG_INT("duration_us", result->duration_us), LOG_INT("try", call->tries));
 	else
-		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(call), "provider: no answer",
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(&call->trace.trace), "provider: no answer",
 			LOG_STR("reason", result->detail ? result->detail : "call failed"),
 			LOG_STR("service", target->service), LOG_INT("try", call->tries));
 	enum provider_next next = provider_attempt_next(result);

@@ -137,9 +137,7 @@ static int ask_other(struct provider_call *call, const struct provider_result *r
 	request.model_json = (struct span){(char *)model_json.data, model_json.len};
 	call->equivalent = NULL;
 	call->from = call->from == hybrid->first ? hybrid->second : hybrid->first;
-	char trace[TRACE_PARENT_LEN + 1];
-	log_fields(LOG_LEVEL_INFO,
-		request.trace ? trace_format_text(&request.trace->trace, trace) : NULL,
+	log_fields(LOG_LEVEL_INFO, TRACE_TEXT(request.trace ? &request.trace->trace : NULL),
 		"provider: a model of the other one, which failed, is served",
 		LOG_STR("by", call->from->ops->name));
 	call->inner = call->from->ops->buy(call->from, &request, on_done, call);

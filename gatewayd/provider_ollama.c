@@ -21,6 +21,7 @@ struct pull {
 	struct ollama *ollama;
 	char *model; /* NULL: free */
 	struct http_call *call;
+	char traceparent[TRACE_PARENT_LEN + 1]; /* of the request that wants it */
 };
 
 struct failed_pull {
@@ -48,6 +49,7 @@ struct provider_call {
 	struct deferred refuse_later;
 	struct provider_result refusal;
 	char *model;
+	char traceparent[TRACE_PARENT_LEN + 1]; /* "": none */
 	void (*on_done)(const struct provider_result *result, void *arg);
 	void *arg;
 };
@@ -118,19 +120,23 @@ static void on_pulled(struct http_call *http, const struct http_call_result *res
 	pull->call = NULL;
 	if (result->outcome == HTTP_CALL_OK && result->status == 200 &&
 		contains(body, "\"success\"")) {
-		log_info("ollama: pulled a model after %.1f s", (double)result->duration_us / 1e6);
+		log_fields(LOG_LEVEL_INFO, pull->traceparent, "ollama: pulled a model",
+			LOG_STR("model", model),
+			LOG_DOUBLE("seconds", (double)result->duration_us / 1e6));
 		free(model);
 		return;
 	}
-	log_warn("ollama: a model cannot be pulled: %s, status %d",
-		result->detail ? result->detail : "refused", result->status);
+	log_fields(LOG_LEVEL_WARN, pull->traceparent, "ollama: a model cannot be pulled",
+		LOG_STR("model", model),
+		LOG_STR("reason", result->detail ? result->detail : "refused"),
+		LOG_INT("status", result->status));
 	struct failed_pull *failed = &ollama->failed[ollama->next_failed++ % MAX_FAILED];
 	free(failed->model);
 	*failed = (struct failed_pull){model, loop_now_us(ollama->loop) + PULL_FAILED_US};
 }
 
 /* true: it is on its way. */
-static bool start_pull(struct ollama *ollama, const char *model)
+static bool start_pull(struct ollama *ollama, const char *model, const char *traceparent)
 {
 	if (!ollama->may_pull || failed_lately(ollama, model))
 		return false;
@@ -162,7 +168,9 @@ static bool start_pull(struct ollama *ollama, const char *model)
 		return false;
 	}
 	pull->ollama = ollama;
-	log_info("ollama: pulling a model that it does not have");
+	memcpy(pull->traceparent, traceparent, sizeof pull->traceparent);
+	log_fields(LOG_LEVEL_INFO, traceparent, "ollama: pulling a model that it does not have",
+		LOG_STR("model", model));
 	pull->call = http_client_call(ollama->http, &options, on_pulled, pull);
 	if (!pull->call) {
 		free(pull->model);
@@ -218,7 +226,7 @@ static void on_inner_done(const struct provider_result *result, void *arg)
 		return;
 	}
 	if (call->model && result->status == 404 && contains(result->body, "not found") &&
-		start_pull(call->ollama, call->model)) {
+		start_pull(call->ollama, call->model, call->traceparent)) {
 		finish(call, &being_pulled);
 		return;
 	}
@@ -277,6 +285,8 @@ static struct provider_call *ollama_buy(struct provider *provider,
 	call->model = strndup(request->model.data, request->model.len);
 	if (!call->model)
 		goto fail;
+	if (request->trace)
+		trace_format(&request->trace->trace, call->traceparent);
 	for (size_t i = 0; i < request->n_inputs; i++)
 		if (request->inputs[i].data[0] != '"')
 			return refuse_soon(call, &no_token_ids);

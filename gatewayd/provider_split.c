@@ -389,9 +389,7 @@ static void on_part_done(const struct provider_result *result, void *arg)
 			fail_for_memory(call);
 	} else if (n > 1 && !call->failed && provider_refused_for_size(result)) {
 		const struct trace_context *context = call->copy.request.trace;
-		char trace[TRACE_PARENT_LEN + 1];
-		log_fields(LOG_LEVEL_INFO,
-			context ? trace_format_text(&context->trace, trace) : NULL,
+		log_fields(LOG_LEVEL_INFO, TRACE_TEXT(context ? &context->trace : NULL),
 			"provider: refused for their size; they are bought in halves",
 			LOG_INT("inputs", n));
 		call->split->bisections++;

@@ -63,6 +63,11 @@ struct purger {
 	size_t n_under_way;
 };
 
+static const struct trace *trace_of(const struct purge *purge)
+{
+	return purge->request.has_trace ? &purge->request.trace : NULL;
+}
+
 static void purge_free(struct purge *purge)
 {
 	struct purger *purger = purge->purger;
@@ -160,7 +165,8 @@ static void sibling_said(struct sibling *sibling, int status, bool success, stru
 	result->success = success;
 	snprintf(result->error, sizeof result->error, "%.*s", SPAN_ARG(error));
 	if (!success)
-		log_fields(LOG_LEVEL_WARN, NULL, "purge: another instance of the pod failed",
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(trace_of(sibling->purge)),
+			"purge: another instance of the pod failed",
 			LOG_STR("instance", result->pod), LOG_INT("status", status),
 			LOG_SPAN("reason", error));
 }
@@ -219,10 +225,8 @@ static void ask(struct sibling *sibling)
 	struct purge *purge = sibling->purge;
 	struct span values[SURROGATE_MAX_KEYS];
 	struct msg_purge_params params;
-	char trace[TRACE_PARENT_LEN + 1];
 	purge_request_params(&purge->request, values, &params);
-	if (purge->request.has_trace)
-		params.trace = span_of(trace_format_text(&purge->request.trace, trace));
+	params.trace = span_of(TRACE_TEXT(trace_of(purge)));
 	params.only = true;
 	params.token = span_of(*purge->purger->options.token);
 	rpc_client_wake(sibling->client);
@@ -252,7 +256,8 @@ static void store_said(const char *error, void *arg)
 	struct purge *purge = arg;
 	struct purge_target_result *result = &purge->targets[purge->n_targets - 1];
 	if (error) {
-		log_error("purge: the store: %s", error);
+		log_fields(LOG_LEVEL_ERROR, TRACE_TEXT(trace_of(purge)), "purge: the store failed",
+			LOG_STR("reason", error));
 		result->status = 0;
 		result->success = false;
 		snprintf(result->error, sizeof result->error, "%s", error);
@@ -442,10 +447,14 @@ void purge_for_epoch(struct purger *purger, const struct epoch *epoch)
 		request.scope = PURGE_TAG;
 		request.digest = epoch->value; /* what the tag is known by */
 	}
-	log_fields(LOG_LEVEL_INFO, NULL, "purge", LOG_STR("by", "store"),
+	/* An epoch does not say which request it comes from: a trace of its own. */
+	request.has_trace = true;
+	trace_start(&request.trace, false);
+	log_fields(LOG_LEVEL_INFO, TRACE_TEXT(&request.trace), "purge", LOG_STR("by", "store"),
 		LOG_STR("scope", purge_scope_name(request.scope)));
 	if (!purge_start(purger, &request, NULL, NULL))
-		log_error("a purge that was read from the store was not done: too many at once");
+		log_fields(LOG_LEVEL_ERROR, TRACE_TEXT(&request.trace), "purge: not done",
+			LOG_STR("by", "store"), LOG_STR("reason", "too many at once"));
 }
 
 void purge_forget(struct purge *purge)

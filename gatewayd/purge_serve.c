@@ -45,18 +45,15 @@ static struct span bearer_token(struct span authorization)
 static void log_refusal(
 	struct gateway *gateway, const struct trace *trace, const char *by, const char *reason)
 {
-	char text[TRACE_PARENT_LEN + 1];
 	gateway->purges_refused++;
-	log_fields(LOG_LEVEL_WARN, trace_format_text(trace, text),
-		"a purge was refused: nothing is purged", LOG_STR("by", by),
-		LOG_STR("reason", reason));
+	log_fields(LOG_LEVEL_WARN, TRACE_TEXT(trace), "a purge was refused: nothing is purged",
+		LOG_STR("by", by), LOG_STR("reason", reason));
 }
 
 static void log_purge(
 	const struct trace *trace, const char *by, const struct purge_request *request)
 {
-	char text[TRACE_PARENT_LEN + 1];
-	log_fields(LOG_LEVEL_INFO, trace_format_text(trace, text), "purge", LOG_STR("by", by),
+	log_fields(LOG_LEVEL_INFO, TRACE_TEXT(trace), "purge", LOG_STR("by", by),
 		LOG_STR("scope", purge_scope_name(request->scope)),
 		LOG_BOOL("store", request->store),
 		LOG_SPAN("value", request->scope == PURGE_TAG    ? request->tags[0]

@@ -92,7 +92,8 @@ struct refresher *refresher_new(struct loop *loop, struct cache *cache, struct s
 	return refresher;
 }
 
-void refresher_start(struct refresher *refresher, struct cache_object *object)
+void refresher_start(
+	struct refresher *refresher, struct cache_object *object, const struct trace *trace)
 {
 	if (!refresher->store || refresher->n >= MAX_UNDER_WAY ||
 		!cache_object_refresh_begin(object))
@@ -107,8 +108,8 @@ void refresher_start(struct refresher *refresher, struct cache_object *object)
 	refresh->since = cache_purge_clock(refresher->cache);
 	LIST_INSERT_HEAD(&refresher->under_way, refresh, entry);
 	refresher->n++;
-	refresh->get = store_get_start(
-		refresher->store, &cache_object_info(object)->key, on_looked_up, refresh);
+	refresh->get = store_get_start_with(refresher->store, &cache_object_info(object)->key,
+		&(struct store_look){.trace = trace}, on_looked_up, refresh);
 	if (!refresh->get)
 		end(refresh);
 }

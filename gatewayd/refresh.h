@@ -14,12 +14,15 @@ struct cache_object;
 struct loop;
 struct refresher;
 struct store;
+struct trace;
 
 /* store may be NULL: then nothing is ever refreshed. NULL when out of memory. */
 struct refresher *refresher_new(struct loop *loop, struct cache *cache, struct store *store,
 	uint64_t ttl_ms, uint64_t grace_ms);
-/* object is borrowed. Does nothing while a look-up for it, or too many others, are under way. */
-void refresher_start(struct refresher *refresher, struct cache_object *object);
+/* object is borrowed; trace: of the request that met it. Does nothing while a look-up for it, or
+ * too many others, are under way. */
+void refresher_start(
+	struct refresher *refresher, struct cache_object *object, const struct trace *trace);
 /* Look-ups that found the object, and those that did not. Never decrease. */
 uint64_t refresher_succeeded(const struct refresher *refresher);
 uint64_t refresher_failed(const struct refresher *refresher);

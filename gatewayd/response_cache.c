@@ -184,7 +184,7 @@ static bool have_one_length(const struct exchange *exchange, const struct respon
 		uint32_t dims = cache_object_info(facts->elements[i])->dims;
 		if (dims == first->dims)
 			continue;
-		log_fields(LOG_LEVEL_WARN, EXCHANGE_TRACE_TEXT(exchange),
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(&exchange->trace),
 			"an answer has embeddings of different lengths",
 			LOG_SPAN("model", first->model), LOG_INT("length", first->dims),
 			LOG_INT("other_length", dims));

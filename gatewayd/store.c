@@ -175,15 +175,14 @@ static void log_problem(struct store *store, struct store_log_limit *limit, enum
 	const char *sentence, const struct digest *key, const struct trace *trace,
 	const char *reason)
 {
-	char text[TRACE_PARENT_LEN + 1];
 	uint64_t before;
 	char hex[DIGEST_HEX + 1];
 	if (!log_allowed(store, limit, &before))
 		return;
 	digest_hex(key, hex);
-	log_fields(level, trace ? trace_format_text(trace, text) : NULL, sentence,
-		LOG_STR("store", store->backend->kind), LOG_STR("key", hex),
-		LOG_STR("reason", reason), LOG_INT("not_logged_since", before));
+	log_fields(level, TRACE_TEXT(trace), sentence, LOG_STR("store", store->backend->kind),
+		LOG_STR("key", hex), LOG_STR("reason", reason),
+		LOG_INT("not_logged_since", before));
 }
 
 /* ---- Get ---- */
@@ -228,15 +227,21 @@ struct store_get *store_get_start(struct store *store, const struct digest *key,
 	return begin_get(new_get(store, key, done, arg));
 }
 
+static void take_trace(struct store_get *get, const struct store_look *look)
+{
+	if (!look->trace)
+		return;
+	get->trace = *look->trace;
+	get->has_trace = true;
+}
+
 struct store_get *store_get_start_with(struct store *store, const struct digest *key,
 	const struct store_look *look,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg)
 {
 	struct store_get *get = new_get(store, key, done, arg);
-	if (get && look->trace) {
-		get->trace = *look->trace;
-		get->has_trace = true;
-	}
+	if (get)
+		take_trace(get, look);
 	if (get && look->legacy_key) {
 		get->asks_about = true;
 		get->legacy_key = *look->legacy_key;
@@ -245,14 +250,15 @@ struct store_get *store_get_start_with(struct store *store, const struct digest 
 	return begin_get(get);
 }
 
-struct store_get *store_get_legacy_start(struct store *store, enum store_layout layout,
-	const struct digest *key,
+struct store_get *store_get_legacy_start(struct store *store, const struct digest *key,
+	const struct store_look *look,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg)
 {
 	struct store_get *get = new_get(store, key, done, arg);
 	if (get) {
+		take_trace(get, look);
 		get->legacy = true;
-		get->layout = layout;
+		get->layout = look->layout;
 	}
 	return begin_get(get);
 }
@@ -281,11 +287,6 @@ void store_get_cancel(struct store_get **get_)
 static const char *reason_of(const char *reason, int error)
 {
 	return reason ? reason : strerror(error);
-}
-
-static const struct trace *trace_of(const struct store_get *get)
-{
-	return get->has_trace ? &get->trace : NULL;
 }
 
 static void count_get(struct store *store, const struct store_get *get)
@@ -318,12 +319,12 @@ static void count_get(struct store *store, const struct store_get *get)
 		if (get->corrupt)
 			log_problem(store, &store->corrupt_log, LOG_LEVEL_WARN,
 				"a stored object is corrupt: it counts as missing", &get->key,
-				trace_of(get), get->object.reason);
+				store_get_trace(get), get->object.reason);
 		break;
 	case STORE_ERROR:
 		stats->get_errors++;
 		log_problem(store, &store->get_log, get->denied ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN,
-			"the store cannot be read", &get->key, trace_of(get),
+			"the store cannot be read", &get->key, store_get_trace(get),
 			reason_of(get->reason, get->error));
 		break;
 	}
@@ -356,10 +357,11 @@ static struct span copy_span(char **to, struct span from)
 	return copy;
 }
 
-void store_keep_near(struct store *store, const struct stored_fields *fields)
+void store_keep_near(
+	struct store *store, const struct stored_fields *fields, const struct trace *trace)
 {
 	if (store->backend->keep_near)
-		store->backend->keep_near(store, fields);
+		store->backend->keep_near(store, fields, trace);
 }
 
 bool store_put(struct store *store, const struct stored_fields *fields, const struct trace *trace)

@@ -72,7 +72,8 @@ struct store_get *store_get_start(struct store *store, const struct digest *key,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg);
 
 struct store_look {
-	const struct trace *trace; /* of the request that looks, for a span; NULL: none */
+	const struct trace *trace; /* of the request that looks, for a span and for the log; NULL:
+				      none */
 	/*
 	 * If the element is missing: is there a legacy object by this hash of a whole body? NULL:
 	 * nobody asks. A store that can tell in passing says STORE_MISS_BOTH when there is none;
@@ -86,9 +87,10 @@ struct store_look {
 struct store_get *store_get_start_with(struct store *store, const struct digest *key,
 	const struct store_look *look,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg);
-/* Same, for a legacy object alone: by the hash of a whole body. */
-struct store_get *store_get_legacy_start(struct store *store, enum store_layout layout,
-	const struct digest *key,
+/* Same, for a legacy object alone: key is the hash of a whole body, look->legacy_key is not used.
+ */
+struct store_get *store_get_legacy_start(struct store *store, const struct digest *key,
+	const struct store_look *look,
 	void (*done)(enum store_result result, struct stored_object *object, void *arg), void *arg);
 /* Not wanted any more: done does not come. Clears the pointer; NULL is fine. Not from inside done
  * for the same get: it is dead by then. */
@@ -100,7 +102,8 @@ bool store_put(struct store *store, const struct stored_fields *fields, const st
 
 /* Same, but where reading is quicker than where it was found: for what a look-up brought in another
  * form. Does nothing in a store without tiers. */
-void store_keep_near(struct store *store, const struct stored_fields *fields);
+void store_keep_near(
+	struct store *store, const struct stored_fields *fields, const struct trace *trace);
 
 /* Finish all puts under way or queued (retries without waiting, unless the server is away: then as
  * long as it is), then on_drained, never from inside this call. Later puts are dropped; gets go on

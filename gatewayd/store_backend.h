@@ -63,6 +63,12 @@ struct store_put {
 	uint64_t written_bytes;
 };
 
+/* For the log, and for what follows from it; or NULL. */
+static inline const struct trace *store_get_trace(const struct store_get *get)
+{
+	return get->has_trace ? &get->trace : NULL;
+}
+
 TAILQ_HEAD(store_get_list, store_get);
 TAILQ_HEAD(store_put_list, store_put);
 
@@ -78,7 +84,8 @@ struct store_backend {
 	/* In place of the queue, for a store made of others; all four or none. */
 	bool (*accept)(
 		struct store *store, const struct stored_fields *fields, const struct trace *trace);
-	void (*keep_near)(struct store *store, const struct stored_fields *fields);
+	void (*keep_near)(
+		struct store *store, const struct stored_fields *fields, const struct trace *trace);
 	void (*drain)(struct store *store); /* then store_drained() */
 	const struct store *(*tier)(const struct store *store, unsigned i);
 	/* It was stored: put->written_bytes are new. May be NULL. */

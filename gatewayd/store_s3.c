@@ -28,6 +28,7 @@
 struct s3_put;
 struct s3_remove {
 	struct s3_call *call;
+	char traceparent[TRACE_PARENT_LEN + 1]; /* of the look-up that met it; "": none */
 	LIST_ENTRY(s3_remove) link;
 };
 LIST_HEAD(s3_remove_list, s3_remove);
@@ -266,7 +267,8 @@ static void on_removed(struct s3_call *call, const struct s3_result *result, voi
 	struct s3_remove *sr = arg;
 	(void)call;
 	if (result->outcome != S3_OK)
-		log_debug("s3: a purged object was not deleted: %s", result->reason);
+		log_fields(LOG_LEVEL_DEBUG, sr->traceparent, "s3: a purged object was not deleted",
+			LOG_STR("reason", result->reason));
 	LIST_REMOVE(sr, link);
 	free(sr);
 }
@@ -279,6 +281,8 @@ static void s3_remove(const struct store_get *get)
 	struct s3_remove *sr = get->result == STORE_FOUND ? calloc(1, sizeof *sr) : NULL;
 	if (!sr)
 		return;
+	if (get->has_trace)
+		trace_format(&get->trace, sr->traceparent);
 	char name[STORE_NAME_BYTES];
 	store_object_name(s3->prefix, &get->key, name);
 	struct s3_request request = {.method = "DELETE",

@@ -31,9 +31,8 @@ static int ask(struct tiers_get *tg)
 {
 	struct store_tiers *tiers = tiers_of(tg->get.store);
 	struct store *store = tg->in_far ? tiers->far : tiers->near;
-	struct store_look look = {.trace = tg->get.has_trace ? &tg->get.trace : NULL};
-	tg->child = tg->get.legacy ? store_get_legacy_start(
-					     store, tg->get.layout, &tg->get.key, on_got, tg)
+	struct store_look look = {.trace = store_get_trace(&tg->get), .layout = tg->get.layout};
+	tg->child = tg->get.legacy ? store_get_legacy_start(store, &tg->get.key, &look, on_got, tg)
 				   : store_get_start_with(store, &tg->get.key, &look, on_got, tg);
 	return tg->child ? 0 : -1;
 }
@@ -57,8 +56,7 @@ static void on_got(enum store_result result, struct stored_object *object, void 
 	if (found)
 		tg->get.object = stored_object_take(object);
 	if (result == STORE_FOUND && tg->in_far)
-		store_put(tiers->near, &tg->get.object.fields,
-			tg->get.has_trace ? &tg->get.trace : NULL);
+		store_put(tiers->near, &tg->get.object.fields, store_get_trace(&tg->get));
 	store_get_end(&tg->get);
 }
 
@@ -95,9 +93,10 @@ static bool tiers_accept(
 	return near || far;
 }
 
-static void tiers_keep_near(struct store *store, const struct stored_fields *fields)
+static void tiers_keep_near(
+	struct store *store, const struct stored_fields *fields, const struct trace *trace)
 {
-	store_put(tiers_of(store)->near, fields, NULL);
+	store_put(tiers_of(store)->near, fields, trace);
 }
 
 static void on_drained(void *arg)

@@ -430,6 +430,7 @@ static void on_request(struct http_exchange *exchange, void *arg)
 		return;
 	}
 	http_exchange_set_context(exchange, visit);
+	http_exchange_set_trace(exchange, visit->trace);
 	http_exchange_accept(exchange, &exchange_events, visit);
 	int64_t length = http_exchange_content_length(exchange);
 
@@ -450,6 +451,8 @@ static void on_finished(struct http_exchange *exchange, int status, uint64_t byt
 {
 	struct front *front = arg;
 	struct visit *visit = http_exchange_context(exchange);
+	struct trace_span *span = NULL;
+	struct trace trace;
 	struct observe_exchange seen = {
 		.method = http_exchange_method(exchange),
 		.target = http_exchange_target(exchange),
@@ -470,6 +473,11 @@ static void on_finished(struct http_exchange *exchange, int status, uint64_t byt
 		seen.backend = visit->backend;
 		seen.aborted = visit->aborted;
 		seen.span = &visit->span;
+	} else if (!seen.quiet) { /* refused before it was a visit */
+		span = observe_enter(seen.method, http_exchange_path(exchange),
+			http_exchange_header(exchange, "traceparent"), &trace);
+		seen.trace = TRACE_TEXT(&trace);
+		seen.span = &span;
 	}
 	observe_finished(front->parts.observe, &seen);
 	if (visit)

@@ -156,9 +156,7 @@ static void ask_again(struct request *request, const char *detail)
 
 static void log_bad_answer(const struct request *request, const char *reason)
 {
-	char trace[TRACE_PARENT_LEN + 1];
-
-	log_fields(LOG_LEVEL_ERROR, trace_format_text(request->trace, trace),
+	log_fields(LOG_LEVEL_ERROR, TRACE_TEXT(request->trace),
 		"gatewayd cannot be understood, or failed", LOG_STR("reason", reason),
 		LOG_STR("backend", backend_name(request->backend)));
 }

@@ -64,6 +64,8 @@ static void what_is_written_is_read(void **state)
 	struct purge *b = purge_of("/", "Surrogate-Key", "red green");
 	struct buf out = BUF_INIT(1 << 20);
 	struct seen seen = {0};
+	trace_start(&b->trace, true);
+	b->has_trace = true;
 	write_some(&out, a, b);
 	struct span bytes = {(const char *)out.data, out.len};
 	assert_int_equal(journal_read(bytes, on_entry, &seen), 0);
@@ -77,6 +79,8 @@ static void what_is_written_is_read(void **state)
 	/* One purge for two targets stays one. */
 	assert_ptr_equal(seen.entries[0].purge, seen.entries[2].purge);
 	assert_int_equal(seen.entries[0].purge->time_ms, 1700000000123);
+	assert_null(purge_trace(seen.entries[0].purge));
+	assert_memory_equal(purge_trace(seen.entries[3].purge)->trace_id, b->trace.trace_id, 16);
 	assert_true(span_equal_str(seen.entries[3].purge->params.scope, "tag"));
 	assert_int_equal(seen.entries[3].purge->params.values.count, 2);
 	forget(&seen);
