@@ -41,7 +41,7 @@ static int take_numbers(
 		rc = broken(answer, "an embedding is not a list of finite numbers");
 		break;
 	case VECTOR_EXACT:
-		if (answer->strings) {
+		if (answer->vectors) {
 			rc = pack(answer, &floats, embedding);
 			break;
 		}
@@ -65,15 +65,6 @@ static int take_numbers(
 static int take_base64(
 	struct provider_answer *answer, struct span base64, struct embedding *embedding)
 {
-	float *values = NULL;
-	uint32_t dims;
-	if (answer->strings && base64.len == 0)
-		values = provider_strings_take(
-			answer->strings, (size_t)(base64.data - answer->begin) - 1, &dims);
-	if (values) {
-		embedding_pack(embedding, values, dims);
-		return 0;
-	}
 	if (vector_read_base64(base64, NULL, &embedding->dims) < 0)
 		return broken(answer, "an embedding is not base64 of finite float32 numbers");
 	embedding->source = VECTOR_BASE64;
@@ -81,6 +72,21 @@ static int take_base64(
 	if (buf_append(&embedding->text, base64.data, base64.len) < 0)
 		return broken(answer, "the gateway is out of memory");
 	return 0;
+}
+
+/* What was taken out of the body while it came; false when this stands for no such thing. */
+static bool take_vector(struct provider_answer *answer, const struct json_span_doc *doc,
+	uint32_t node, struct embedding *embedding)
+{
+	if (!answer->vectors)
+		return false;
+	size_t at = (size_t)(json_span_text(doc, node).data - answer->begin);
+	uint32_t dims;
+	float *values = provider_vectors_take(answer->vectors, at, &dims);
+	if (!values)
+		return false;
+	embedding_pack(embedding, values, dims);
+	return true;
 }
 
 static int take_item(struct provider_answer *answer, const struct json_span_doc *doc, uint32_t item,
@@ -99,6 +105,8 @@ static int take_item(struct provider_answer *answer, const struct json_span_doc 
 	uint32_t node = json_span_member(doc, item, SPAN_LITERAL("embedding"));
 	if (node == JSON_SPAN_NONE)
 		return broken(answer, "an embedding is missing");
+	if (take_vector(answer, doc, node, embedding))
+		return 0;
 	struct span text;
 	if (json_span_type(doc, node) == JSON_SPAN_NUMBERS)
 		return take_numbers(answer, json_span_text(doc, node), embedding);
@@ -163,10 +171,14 @@ static int take_arrays(struct provider_answer *answer, const struct json_span_do
 	size_t i = 0;
 	for (uint32_t item = json_span_first(doc, list); item != JSON_SPAN_NONE;
 		item = json_span_next(doc, list, item)) {
-		if (json_span_type(doc, item) != JSON_SPAN_NUMBERS)
+		struct embedding *embedding = &answer->embeddings[i++];
+		enum json_span_type type = json_span_type(doc, item);
+		if (type == JSON_SPAN_NUMBERS) {
+			if (take_numbers(answer, json_span_text(doc, item), embedding) < 0)
+				return -1;
+		} else if (type != JSON_SPAN_ARRAY || !take_vector(answer, doc, item, embedding)) {
 			return broken(answer, "an embedding is not a list of finite numbers");
-		if (take_numbers(answer, json_span_text(doc, item), &answer->embeddings[i++]) < 0)
-			return -1;
+		}
 		give_back(answer, doc, item);
 	}
 	return check_lengths(answer);
@@ -192,11 +204,11 @@ static void take_rest(struct provider_answer *answer, const struct json_span_doc
 
 typedef int take_embeddings(struct provider_answer *answer, const struct json_span_doc *doc);
 
-static int parse(struct span body, char *own, struct provider_strings *strings, size_t n_inputs,
+static int parse(struct span body, char *own, struct provider_vectors *vectors, size_t n_inputs,
 	struct provider_answer *answer, take_embeddings *take)
 {
 	*answer = (struct provider_answer){
-		.n = n_inputs, .begin = body.data, .own = own, .strings = strings};
+		.n = n_inputs, .begin = body.data, .own = own, .vectors = vectors};
 	buf_init(&answer->model, QUERY_MAX_MODEL_BYTES);
 	struct json_span_limits limits = {
 		.max_depth = 32, .max_nodes = (uint32_t)(n_inputs * 64 + 1024)};
@@ -227,26 +239,26 @@ int provider_answer_parse_ollama(struct span body, size_t n_inputs, struct provi
 	return parse(body, NULL, NULL, n_inputs, answer, take_arrays);
 }
 
-static int consume(struct buf *body, struct provider_strings *strings, size_t n_inputs,
+static int consume(struct buf *body, struct provider_vectors *vectors, size_t n_inputs,
 	struct provider_answer *answer, take_embeddings *take)
 {
 	char *data = (char *)body->data;
-	int rc = parse((struct span){data, body->len}, data, strings, n_inputs, answer, take);
-	provider_strings_free(strings);
+	int rc = parse((struct span){data, body->len}, data, vectors, n_inputs, answer, take);
+	provider_vectors_free(vectors);
 	buf_free(body);
 	return rc;
 }
 
-int provider_answer_take(struct buf *body, struct provider_strings *strings, size_t n_inputs,
+int provider_answer_take(struct buf *body, struct provider_vectors *vectors, size_t n_inputs,
 	struct provider_answer *answer)
 {
-	return consume(body, strings, n_inputs, answer, take_list);
+	return consume(body, vectors, n_inputs, answer, take_list);
 }
 
-int provider_answer_take_ollama(struct buf *body, struct provider_strings *strings, size_t n_inputs,
+int provider_answer_take_ollama(struct buf *body, struct provider_vectors *vectors, size_t n_inputs,
 	struct provider_answer *answer)
 {
-	return consume(body, strings, n_inputs, answer, take_arrays);
+	return consume(body, vectors, n_inputs, answer, take_arrays);
 }
 
 void provider_answer_free(struct provider_answer *answer)

@@ -85,7 +85,7 @@ struct provider_call {
 	uint64_t http_us; /* of the last attempt */
 
 	struct buf answer;
-	struct provider_strings strings; /* of the answer under way */
+	struct provider_vectors vectors; /* of the answer under way */
 	struct provider_answer parsed;
 	int parse_error;
 };
@@ -103,7 +103,7 @@ static void call_free(struct provider_call *call)
 	free(call->query);
 	reclaim_buf(call->maker->loop, &call->answer);
 	provider_answer_free(&call->parsed);
-	provider_strings_free(&call->strings);
+	provider_vectors_free(&call->vectors);
 	free(call);
 }
 
@@ -144,7 +144,7 @@ static void parse(struct job *job)
 {
 	struct provider_call *call = (struct provider_call *)job;
 	call->parse_error = call->maker->dialect->take(
-		&call->answer, &call->strings, call->n_inputs, &call->parsed);
+		&call->answer, &call->vectors, call->n_inputs, &call->parsed);
 }
 
 static bool fail_over(struct provider_call *call);
@@ -261,7 +261,7 @@ static void count_sends(struct provider_call *call, const struct http_call *http
 static void on_piece(struct buf *body, void *arg)
 {
 	struct provider_call *call = arg;
-	provider_strings_read(&call->strings, body);
+	provider_vectors_read(&call->vectors, body);
 }
 
 static void call_target(struct provider_call *call, struct provider_target *target, uint64_t now_us)
@@ -288,8 +288,8 @@ static void call_target(struct provider_call *call, struct provider_target *targ
 		.max_sends = sends_left(call),
 		.on_piece = call->n_inputs ? on_piece : NULL,
 	};
-	provider_strings_free(&call->strings);
-	provider_strings_init(&call->strings, call->n_inputs);
+	provider_vectors_free(&call->vectors);
+	provider_vectors_init(&call->vectors, call->n_inputs);
 	call->state = CALL_CALLING;
 	if (call->tries++)
 		maker->retries++;

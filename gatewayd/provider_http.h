@@ -38,7 +38,7 @@ struct provider_dialect {
 	/* The body of a purchase. 0, or -1 with out failed. */
 	int (*write)(const struct provider_request *request, struct buf *out);
 	/* The answer of a 200, as provider_answer_take(); on a worker. */
-	int (*take)(struct buf *body, struct provider_strings *strings, size_t n_inputs,
+	int (*take)(struct buf *body, struct provider_vectors *vectors, size_t n_inputs,
 		struct provider_answer *answer);
 };
 

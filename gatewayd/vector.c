@@ -274,6 +274,28 @@ enum vector_exactness vector_read_text(struct span array, struct buf *floats, ui
 	return reader.exact ? VECTOR_EXACT : VECTOR_INEXACT;
 }
 
+float *vector_text_floats(struct span array, uint32_t *dims)
+{
+	struct text_reader reader;
+	float run[RUN_FLOATS];
+	struct buf floats = BUF_INIT(VECTOR_MAX_DIMS * sizeof(float));
+	float *values = NULL;
+	if (text_begin(&reader, array))
+		return NULL;
+	while (!reader.ended) {
+		size_t n = text_next_run(&reader, run);
+		if (!n || !reader.exact || buf_append(&floats, run, n * sizeof(float)))
+			goto out;
+	}
+	*dims = reader.dims;
+	values = malloc(floats.len);
+	if (values)
+		memcpy(values, floats.data, floats.len);
+out:
+	buf_free(&floats);
+	return values;
+}
+
 /* ---- From one form to the other ---- */
 
 int vector_floats_append_base64(const float *values, uint32_t dims, struct buf *out)

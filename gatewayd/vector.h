@@ -68,6 +68,9 @@ enum vector_exactness {
  * tells.
  */
 enum vector_exactness vector_read_text(struct span array, struct buf *floats, uint32_t *dims);
+/* The numbers of a VECTOR_EXACT array in memory of exactly their size, for free(). NULL when it is
+ * not one, or when memory is out. */
+float *vector_text_floats(struct span array, uint32_t *dims);
 
 /* ---- From one form to the other; both append to out: 0, or -1 (out failed, or bad input) ---- */
 

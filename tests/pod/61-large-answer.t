@@ -1,7 +1,8 @@
 #!/usr/bin/env perl
 
-# The largest answer there is, 2,048 embeddings of 3,072 numbers as text, streamed through the pod: what
-# it costs in memory beside the arena, and what those who ask for little meanwhile feel.
+# The largest answer there is, 2,048 embeddings of 3,072 numbers as text, streamed through the pod, from a
+# provider that sends base64 as it was asked to and from one that sends numbers all the same: what it costs
+# in memory beside the arena, and what those who ask for little meanwhile feel.
 
 use FindBin;
 use lib "$FindBin::Bin/../lib";
@@ -19,7 +20,12 @@ my $listener = listen_tcp();
 my $port = $listener->sockport;
 my $provider = fork // die "fork: $!";
 if (!$provider) {
-	my @vectors = map { my $v = $_; encode_base64(pack('f<*', map { sin($v * 3072 + $_) / 40 } 1 .. 3072), '') } 0 .. 15;
+	my @floats = map { my $v = $_; pack 'f<*', map { sin($v * 3072 + $_) / 40 } 1 .. 3072 } 0 .. 15;
+	my %vectors = (
+		base64 => [ map { '"' . encode_base64($_, '') . '"' } @floats ],
+		# All digits that these doubles have.
+		numbers => [ map { '[' . join(', ', map { sprintf '%.17g', $_ } unpack 'f<*', $_) . ']' } @floats ],
+	);
 	$SIG{PIPE} = 'IGNORE';
 	while (my $c = $listener->accept) {
 		my $in = '';
@@ -28,10 +34,13 @@ if (!$provider) {
 		}
 		my $asked = eval { json_decode($in =~ s/^.*?\r\n\r\n//sr) } // next;
 		my $n = ref $asked->{input} ? @{ $asked->{input} } : 1;
-		my $body = '{"object":"list","data":['
-			. join(',', map { qq({"object":"embedding","index":$_,"embedding":"$vectors[$_ % 16]"}) } 0 .. $n - 1)
-			. qq(],"model":"text-embedding-3-large","usage":{"prompt_tokens":$n,"total_tokens":$n}});
-		print $c "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ", length $body, "\r\n\r\n", $body;
+		my $vectors = $vectors{ $asked->{model} };
+		my $chunk = sub { printf $c "%x\r\n%s\r\n", length $_[0], $_[0] };
+		print $c "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+		$chunk->('{"object":"list","data":[');
+		$chunk->(($_ ? ',' : '') . qq({"object":"embedding","index":$_,"embedding":$vectors->[$_ % 16]})) for 0 .. $n - 1;
+		$chunk->(qq(],"model":"$asked->{model}","usage":{"prompt_tokens":$n,"total_tokens":$n}}));
+		$chunk->('');
 		close $c;
 	}
 	POSIX::_exit(0);
@@ -55,9 +64,9 @@ sub uss_kb
 
 sub post
 {
-	my ($input) = @_;
+	my ($model, $input) = @_;
 	return { url => $pod->url, method => 'POST', target => '/v1/embeddings', headers => [ 'Content-Type' => 'application/json', Authorization => 'Bearer sk-large' ],
-		body => json_encode({ model => 'text-embedding-3-large', encoding_format => 'float', input => $input }) };
+		body => json_encode({ model => $model, encoding_format => 'float', input => $input }) };
 }
 
 # Read in pieces and thrown away; what was used at most meanwhile.
@@ -84,20 +93,20 @@ sub stream
 		next if !$quiet && $pieces++ % 50;
 		my @now = (uss_kb($hashd), uss_kb($gatewayd));
 		$seen[$_] = max($seen[$_], $now[$_]) for 0, 1;
-		my ($r) = http_many([ post('a small one') ]);
+		my ($r) = http_many([ post(base64 => 'a small one') ]);
 		push @small_ms, $r->{ms} if $r->{status} == 200;
 	}
 	return { bytes => $bytes, start => $start, end => $end, hashd => $seen[0], gatewayd => $seen[1], ms => [ sort { $a <=> $b } @small_ms ] };
 }
 
-my $large = post([ map { "text number $_" } 1 .. 2048 ]);
-my ($first) = http_many([ post('a small one') ]);
+my ($first) = http_many([ post(base64 => 'a small one') ]);
 is $first->{status}, 200, 'the provider' or diag $first->{body};
 
 # The numbers are 25 MB while they are bought, and none when they are in the arena. A sanitizer has
 # memory of its own.
-for ([ 'bought', 0, 25 + 8 ], [ 'from memory', 2048, 8 ]) {
-	my ($name, $hits, $gatewayd_mb) = @$_;
+for ([ 'bought as base64', base64 => 0, 25 + 8 ], [ 'from memory', base64 => 2048, 8 ], [ 'bought as numbers', numbers => 0, 25 + 8 ]) {
+	my ($name, $model, $hits, $gatewayd_mb) = @$_;
+	my $large = post($model => [ map { "text number $_" } 1 .. 2048 ]);
 	my @before = (uss_kb($hashd), uss_kb($gatewayd));
 	my $answer = stream($large);
 	like $answer->{start}, qr{^HTTP/1.1 200 .*^X-Cache-Hits: $hits/2048\r$}mis, $name;
