@@ -259,7 +259,7 @@ struct discovery *discovery_new(struct loop *loop, const struct broadcaster_conf
 	if (!d)
 		return NULL;
 	*d = (struct discovery){.loop = loop, .conf = conf, .targets = targets, .metrics = metrics};
-	d->resolver = resolver_new(loop);
+	d->resolver = resolver_new(loop, RESOLVE_ALL);
 	if (!d->resolver)
 		discovery_free(&d);
 	return d;

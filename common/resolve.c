@@ -24,12 +24,13 @@
 #define SERVER_TRIES   2
 #define ADDRESS_BYTES  64 /* an IPv6 address with its scope */
 
-/* One call of getaddrinfo(). The thread owns `answer` until it hands the query over. */
+/* One look at the name servers. The thread owns `answer` until it hands the query over. */
 struct query {
 	struct channel *channel;
 	TAILQ_ENTRY(query) entry; /* of resolver->queries; loop thread */
 	struct query *next_done;
 	bool running;
+	enum resolve_extent extent;
 	TAILQ_HEAD(, resolve_lookup) lookups;
 
 	struct {
@@ -61,6 +62,7 @@ struct channel {
 
 struct resolver {
 	struct loop *loop;
+	enum resolve_extent extent;
 	struct channel *channel;
 	struct event *event;
 	unsigned running;
@@ -96,18 +98,12 @@ static bool has(const struct query *q, const char *text)
 	return false;
 }
 
-static void keep_addresses(struct query *q, const struct addrinfo *list)
+/* What getaddrinfo() said: all kinds, then A and AAAA by themselves where they were missing. */
+enum { LIST_WHOLE, LIST_A, LIST_AAAA, LISTS };
+
+static void keep_list(struct query *q, const struct addrinfo *list, size_t room)
 {
-	size_t n = 0;
-	for (const struct addrinfo *a = list; a && n < RESOLVE_MAX_ADDRESSES; a = a->ai_next)
-		n++;
-	q->answer.texts = calloc(n, sizeof *q->answer.texts);
-	q->answer.addresses = calloc(n, sizeof *q->answer.addresses);
-	if (!q->answer.texts || !q->answer.addresses) {
-		q->answer.error = EAI_MEMORY;
-		return;
-	}
-	for (const struct addrinfo *a = list; a && q->answer.count < n; a = a->ai_next) {
+	for (const struct addrinfo *a = list; a && q->answer.count < room; a = a->ai_next) {
 		char *text = q->answer.texts[q->answer.count];
 		if ((a->ai_family == AF_INET || a->ai_family == AF_INET6) &&
 			getnameinfo(a->ai_addr, a->ai_addrlen, text, ADDRESS_BYTES, NULL, 0,
@@ -117,22 +113,98 @@ static void keep_addresses(struct query *q, const struct addrinfo *list)
 	}
 }
 
+static void keep_addresses(struct query *q, struct addrinfo *const lists[LISTS])
+{
+	size_t n = 0;
+	for (size_t i = 0; i < LISTS; i++)
+		for (const struct addrinfo *a = lists[i]; a && n < RESOLVE_MAX_ADDRESSES;
+			a = a->ai_next)
+			n++;
+	q->answer.texts = calloc(n, sizeof *q->answer.texts);
+	q->answer.addresses = calloc(n, sizeof *q->answer.addresses);
+	if (!q->answer.texts || !q->answer.addresses) {
+		q->answer.error = EAI_MEMORY;
+		return;
+	}
+	for (size_t i = 0; i < LISTS; i++)
+		keep_list(q, lists[i], n);
+}
+
+static int ask(const char *host, int family, int flags, struct addrinfo **list)
+{
+	struct addrinfo hints = {
+		.ai_family = family, .ai_socktype = SOCK_STREAM, .ai_flags = flags};
+	return getaddrinfo(host, NULL, &hints, list);
+}
+
+static bool is_none(int error)
+{
+	return error == EAI_NONAME || error == EAI_NODATA;
+}
+
+static bool is_numeric(const char *host)
+{
+	struct addrinfo *list = NULL;
+	int error = ask(host, AF_UNSPEC, AI_NUMERICHOST, &list);
+	if (!error)
+		freeaddrinfo(list);
+	return !error;
+}
+
+static bool has_family(const struct addrinfo *list, int family)
+{
+	while (list && list->ai_family != family)
+		list = list->ai_next;
+	return list != NULL;
+}
+
+/* What it was found as, so that the other kind is not looked for in the next search domain. */
+static int absolute_name(const struct query *q, const struct addrinfo *found, char name[NI_MAXHOST])
+{
+	const char *host = found && found->ai_canonname ? found->ai_canonname : q->host;
+	const char *end = found && host[0] && host[strlen(host) - 1] != '.' ? "." : "";
+	return snprintf(name, NI_MAXHOST, "%s%s", host, end) < NI_MAXHOST ? 0 : EAI_FAIL;
+}
+
+/* error: of the whole; of what is missing when that fails. */
+static int ask_for_missing(const struct query *q, int error, struct addrinfo *lists[LISTS])
+{
+	static const int families[LISTS] = {[LIST_A] = AF_INET, [LIST_AAAA] = AF_INET6};
+	char name[NI_MAXHOST];
+	if ((error && !is_none(error)) || is_numeric(q->host))
+		return error;
+	if (absolute_name(q, lists[LIST_WHOLE], name) != 0)
+		return EAI_FAIL;
+	for (size_t i = LIST_A; i <= LIST_AAAA; i++) {
+		if (has_family(lists[LIST_WHOLE], families[i]))
+			continue;
+		int missing = ask(name, families[i], 0, &lists[i]);
+		if (!missing)
+			error = 0;
+		else if (!is_none(missing))
+			return missing;
+	}
+	return error;
+}
+
 static void *run(void *arg)
 {
-	static const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
 	struct query *q = arg;
 	struct channel *channel = q->channel;
-	struct addrinfo *list = NULL;
+	struct addrinfo *lists[LISTS] = {0};
 	/* The resolver's state belongs to the thread (resolver(3)). */
 	if (res_init() == 0) {
 		_res.retrans = SERVER_SECONDS;
 		_res.retry = SERVER_TRIES;
 	}
-	q->answer.error = getaddrinfo(q->host, NULL, &hints, &list);
+	q->answer.error = ask(q->host, AF_UNSPEC, AI_CANONNAME, &lists[LIST_WHOLE]);
+	if (q->extent == RESOLVE_ALL)
+		q->answer.error = ask_for_missing(q, q->answer.error, lists);
 	if (q->answer.error == 0)
-		keep_addresses(q, list);
-	if (list)
-		freeaddrinfo(list);
+		keep_addresses(q, lists);
+	for (size_t i = 0; i < LISTS; i++)
+		if (lists[i])
+			freeaddrinfo(lists[i]);
 
 	pthread_mutex_lock(&channel->lock);
 	if (channel->closed) {
@@ -203,9 +275,9 @@ static void query_end(struct query *q)
 {
 	int error = q->answer.error;
 	struct resolve_result result = {
-		.outcome = !error                                       ? RESOLVE_OK
-			   : error == EAI_NONAME || error == EAI_NODATA ? RESOLVE_NONE
-									: RESOLVE_FAILED,
+		.outcome = !error           ? RESOLVE_OK
+			   : is_none(error) ? RESOLVE_NONE
+					    : RESOLVE_FAILED,
 		.addresses = q->answer.addresses,
 		.count = q->answer.count,
 		.detail = error ? gai_strerror(error) : NULL,
@@ -269,6 +341,7 @@ static struct query *query_for(struct resolver *r, const char *host)
 	if (!q)
 		return NULL;
 	q->channel = r->channel;
+	q->extent = r->extent;
 	TAILQ_INIT(&q->lookups);
 	memcpy(q->host, host, size);
 	TAILQ_INSERT_TAIL(&r->queries, q, entry);
@@ -321,12 +394,13 @@ static struct channel *channel_new(void)
 	return channel;
 }
 
-struct resolver *resolver_new(struct loop *loop)
+struct resolver *resolver_new(struct loop *loop, enum resolve_extent extent)
 {
 	struct resolver *r = calloc(1, sizeof *r);
 	if (!r)
 		return NULL;
 	r->loop = loop;
+	r->extent = extent;
 	TAILQ_INIT(&r->queries);
 	r->channel = channel_new();
 	if (r->channel)

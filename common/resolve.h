@@ -25,6 +25,11 @@ struct resolve_lookup;
 #define RESOLVE_MAX_ADDRESSES 4096 /* of one name; the rest is left out */
 #define RESOLVE_MAX_THREADS   4
 
+enum resolve_extent {
+	RESOLVE_ANY, /* addresses to be used: those of one kind do */
+	RESOLVE_ALL, /* every A and AAAA, or RESOLVE_FAILED */
+};
+
 enum resolve_outcome {
 	RESOLVE_OK,
 	RESOLVE_NONE,   /* the name servers say that there is no such name, or no address */
@@ -42,7 +47,7 @@ struct resolve_result {
 };
 
 /* NULL when out of memory or descriptors. */
-struct resolver *resolver_new(struct loop *loop);
+struct resolver *resolver_new(struct loop *loop, enum resolve_extent extent);
 /* Lookups under way end without a callback. Does not wait for threads. Not from an on_done. */
 void resolver_free(struct resolver **resolver);
 

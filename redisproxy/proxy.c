@@ -206,7 +206,7 @@ struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *con
 	deferred_init(&proxy->turn, on_turn, proxy);
 	proxy->commands = commands_new(daemon_metrics(daemon));
 	proxy->sweep_timer = timer_new(proxy->loop, on_sweep, proxy);
-	proxy->resolver = resolver_new(proxy->loop);
+	proxy->resolver = resolver_new(proxy->loop, RESOLVE_ANY);
 	if (!proxy->resolver || make_tls(proxy) < 0)
 		goto fail;
 	proxy->writer = server_new(
