@@ -473,6 +473,8 @@ struct purge *purge_unpack(struct span bytes)
 		return NULL;
 	source.n_headers = n_texts / 2;
 	struct purge *purge = purge_new(&source, &status, &error);
+	if (!purge)
+		purge = purge_everything(source.time_ms);
 	if (purge)
 		purge->has_trace = trace_parse(traceparent, &purge->trace) == 0;
 	return purge;

@@ -94,8 +94,9 @@ const struct trace *purge_trace(const struct purge *purge);
  * least 16. */
 void purge_describe(const struct purge *purge, char *text, size_t size);
 
-/* One MessagePack object for the journal, and back (copied). NULL: not one that purge_pack() made,
- * or out of memory. */
+/* One MessagePack object for the journal, and back (copied). What is refused here, because another
+ * version of this program took it, becomes a purge of everything in memory. NULL: not one that
+ * purge_pack() made, or out of memory. */
 void purge_pack(const struct purge *purge, struct buf *out);
 struct purge *purge_unpack(struct span bytes);
 

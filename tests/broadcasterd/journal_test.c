@@ -131,12 +131,36 @@ static void names_that_lead_elsewhere_are_refused(void **state)
 	purge_unref(&a);
 }
 
+/* Written by another version, whose rules were others. */
+static void what_is_no_purge_any_more_becomes_one_of_everything(void **state)
+{
+	(void)state;
+	struct purge_header header = {SPAN_LITERAL("X-Purge-Some"), SPAN_LITERAL("1")};
+	struct purge other = {
+		.time_ms = 7, .target = SPAN_LITERAL("/x"), .headers = &header, .n_headers = 1};
+	struct purge *known = purge_of("/", "Surrogate-Key", "red");
+	struct buf out = BUF_INIT(1 << 20);
+	struct seen seen = {0};
+	write_some(&out, &other, known);
+	assert_int_equal(
+		journal_read((struct span){(const char *)out.data, out.len}, on_entry, &seen), 0);
+	assert_int_equal(seen.count, 4);
+	assert_true(span_equal_str(seen.entries[0].purge->params.scope, "all"));
+	assert_false(seen.entries[0].purge->params.store);
+	assert_int_equal(seen.entries[0].purge->time_ms, 7);
+	assert_true(purge_equal(seen.entries[3].purge, known));
+	forget(&seen);
+	buf_free(&out);
+	purge_unref(&known);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_written_is_read),
 		cmocka_unit_test(cut_anywhere_it_is_refused),
 		cmocka_unit_test(names_that_lead_elsewhere_are_refused),
+		cmocka_unit_test(what_is_no_purge_any_more_becomes_one_of_everything),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
