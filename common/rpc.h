@@ -26,6 +26,11 @@
  * Near RPC_SEND_MAX_BYTES the asking end answers new calls with RPC_BUSY; past it, the connection
  * is closed. Frames put in one turn of the loop leave together.
  *
+ * Many such peers: past RPC_SEND_ALL_BYTES queued for all peers of the process together, an
+ * answering end reads on only for peers that have less than RPC_SEND_LEAST_BYTES queued. And those
+ * who send the beginnings of large frames and no end have RPC_RECEIVE_ALL_BYTES together: who
+ * exceeds it is closed. Frames of up to RPC_RECEIVE_LEAST_BYTES, a chunk for one, always pass.
+ *
  * A peer that asks faster than it can be served, or for what is expensive, waits by itself: a
  * connection is served for a tenth of a millisecond (one frame at least), then it is the others'
  * turn; all of them together get LOOP_SLICE_US a turn. Nothing is read from one that waits.
@@ -57,6 +62,10 @@
 #define RPC_CHUNK_BYTES           (64u << 10)
 #define RPC_SEND_HIGH_WATER_BYTES (1u << 20)
 #define RPC_SEND_MAX_BYTES        (64u << 20) /* queued to one peer */
+#define RPC_SEND_ALL_BYTES        (64u << 20)
+#define RPC_SEND_LEAST_BYTES      (64u << 10)
+#define RPC_RECEIVE_ALL_BYTES     (32u << 20)
+#define RPC_RECEIVE_LEAST_BYTES   (96u << 10)
 #define RPC_MAX_CALLS             8192        /* under way on one connection; more is RPC_BUSY */
 
 struct loop;

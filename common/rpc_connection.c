@@ -19,6 +19,14 @@
  * that a peer that asks for what is expensive waits by itself. */
 #define PIECE_US 100
 
+/* Buffers of answering ends up to this size are not counted: one holds any frame of up to
+ * RPC_RECEIVE_LEAST_BYTES and room for the next read. */
+#define SMALL_IN_BYTES (128u << 10)
+_Static_assert(SMALL_IN_BYTES - READ_BYTES / 4 >= RPC_RECEIVE_LEAST_BYTES, "see make_room()");
+
+/* What buffers of answering ends take beyond that, in the whole process. */
+static size_t large_in_bytes;
+
 struct rpc_connection {
 	struct loop *loop;
 	int fd;
@@ -51,6 +59,27 @@ struct rpc_connection {
 
 static void lose(struct rpc_connection *c, int code, const char *reason);
 
+static size_t large_part(size_t capacity)
+{
+	return capacity > SMALL_IN_BYTES ? capacity - SMALL_IN_BYTES : 0;
+}
+
+/* Takes the memory over. */
+static void set_buffer(struct rpc_connection *c, uint8_t *in, size_t capacity)
+{
+	if (c->answering)
+		large_in_bytes += large_part(capacity) - large_part(c->in_capacity);
+	c->in = in;
+	c->in_capacity = capacity;
+}
+
+static void free_buffer(struct rpc_connection *c)
+{
+	free(c->in);
+	set_buffer(c, NULL, 0);
+	c->in_at = c->in_len = 0;
+}
+
 static void hold(struct rpc_connection *c)
 {
 	c->hold++;
@@ -63,7 +92,7 @@ static void unhold(struct rpc_connection *c)
 	const struct rpc_connection_events *events = c->events;
 	void *arg = c->arg;
 	rpc_out_clear(&c->out);
-	free(c->in);
+	free_buffer(c);
 	free(c);
 	if (events->on_free)
 		events->on_free(arg);
@@ -79,11 +108,18 @@ static void set_reading(struct rpc_connection *c, bool on)
 
 /* ---- out ---- */
 
+/* So much may be queued for this peer before it has to read. */
+static size_t high_water(const struct rpc_connection *c)
+{
+	return c->answering && rpc_out_all_bytes() > RPC_SEND_ALL_BYTES ? RPC_SEND_LEAST_BYTES
+									: RPC_SEND_HIGH_WATER_BYTES;
+}
+
 static void check_queue(struct rpc_connection *c)
 {
 	if (c->out.bytes > RPC_SEND_MAX_BYTES && !c->broken)
 		c->broken = "it does not read its answers";
-	if (c->out.bytes > RPC_SEND_HIGH_WATER_BYTES && !c->congested) {
+	if (c->out.bytes > high_water(c) && !c->congested) {
 		c->congested = true;
 		if (c->answering) {
 			c->paused = true;
@@ -125,8 +161,7 @@ static void flush(void *arg)
 	} else if (rc == 0) {
 		event_add(c->write_event, NULL);
 	}
-	if (!c->closed && !c->lost && c->congested &&
-		c->out.bytes <= RPC_SEND_HIGH_WATER_BYTES / 2) {
+	if (!c->closed && !c->lost && c->congested && c->out.bytes <= high_water(c) / 2) {
 		c->congested = false;
 		if (c->paused) {
 			c->paused = false;
@@ -326,18 +361,20 @@ static int make_room(struct rpc_connection *c)
 	if (c->in_capacity - c->in_len >= READ_BYTES / 4)
 		return 0;
 	size_t capacity = c->in_capacity ? c->in_capacity * 2 : READ_BYTES;
+	if (c->answering && capacity > SMALL_IN_BYTES &&
+		large_in_bytes + capacity - c->in_capacity > RPC_RECEIVE_ALL_BYTES)
+		return -1;
 	uint8_t *in = realloc(c->in, capacity);
 	if (!in)
 		return -1;
-	c->in = in;
-	c->in_capacity = capacity;
+	set_buffer(c, in, capacity);
 	return 0;
 }
 
 static void read_once(struct rpc_connection *c)
 {
 	if (make_room(c) != 0) {
-		lose(c, RPC_LOST, "out of memory");
+		lose(c, RPC_LOST, "no memory for its large frame");
 		return;
 	}
 	ssize_t n = c->expecting ? rpc_descriptor_recv(c->fd, c->in + c->in_len,
@@ -360,11 +397,8 @@ static void read_once(struct rpc_connection *c)
 	} else if (errno != EINTR) {
 		lose(c, RPC_LOST, "reading failed");
 	}
-	if (c->in_at == c->in_len && c->in_capacity > READ_BYTES) {
-		free(c->in);
-		c->in = NULL;
-		c->in_at = c->in_len = c->in_capacity = 0;
-	}
+	if (c->in_at == c->in_len && c->in_capacity > READ_BYTES)
+		free_buffer(c);
 }
 
 /* What is in the buffer first; when none of that waits any more, what there is to read. */

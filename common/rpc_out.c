@@ -30,6 +30,24 @@ struct block {
 
 static struct rpc_out_node *pool;
 static unsigned pooled;
+static size_t all_bytes;
+
+size_t rpc_out_all_bytes(void)
+{
+	return all_bytes;
+}
+
+static void add_bytes(struct rpc_out *out, size_t n)
+{
+	out->bytes += n;
+	all_bytes += n;
+}
+
+static void take_bytes(struct rpc_out *out, size_t n)
+{
+	out->bytes -= n;
+	all_bytes -= n;
+}
 
 static struct rpc_out_node *block_new(void)
 {
@@ -85,7 +103,7 @@ int rpc_out_append(struct rpc_out *out, const void *data, size_t len_bytes)
 			n = len_bytes;
 		memcpy(block->bytes + block->node.len, from, n);
 		block->node.len += n;
-		out->bytes += n;
+		add_bytes(out, n);
 		from += n;
 		len_bytes -= n;
 	}
@@ -107,7 +125,7 @@ int rpc_out_append_slice(struct rpc_out *out, struct slice slice)
 	}
 	*node = (struct rpc_out_node){.data = slice.data, .len = slice.len_bytes, .slice = slice};
 	push(out, node);
-	out->bytes += slice.len_bytes;
+	add_bytes(out, slice.len_bytes);
 	return 0;
 }
 
@@ -151,7 +169,7 @@ int rpc_out_write(struct rpc_out *out, int fd)
 			if (here > left)
 				here = left;
 			node->done += here;
-			out->bytes -= here;
+			take_bytes(out, here);
 			left -= here;
 			if (node->done < node->len)
 				break;
@@ -166,7 +184,7 @@ int rpc_out_write(struct rpc_out *out, int fd)
 void rpc_out_clear(struct rpc_out *out)
 {
 	while (out->head) {
-		out->bytes -= out->head->len - out->head->done;
+		take_bytes(out, out->head->len - out->head->done);
 		pop(out);
 	}
 }

@@ -23,6 +23,8 @@ int rpc_out_append_slice(struct rpc_out *out, struct slice slice);
 /* Write what the socket takes: 1 when all is written, 0 when it takes no more for now, -1 with
  * errno. Slices written are released, which may call back into the owner. */
 int rpc_out_write(struct rpc_out *out, int fd);
+/* Queued in all of them, of the whole process. */
+size_t rpc_out_all_bytes(void);
 /* Drop everything; slices are released. */
 void rpc_out_clear(struct rpc_out *out);
 
