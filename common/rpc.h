@@ -66,7 +66,7 @@
 #define RPC_SEND_LEAST_BYTES      (64u << 10)
 #define RPC_RECEIVE_ALL_BYTES     (32u << 20)
 #define RPC_RECEIVE_LEAST_BYTES   (96u << 10)
-#define RPC_MAX_CALLS             8192        /* under way on one connection; more is RPC_BUSY */
+#define RPC_MAX_CALLS             8192 /* under way on one connection; more is RPC_BUSY */
 
 struct loop;
 

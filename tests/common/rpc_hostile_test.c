@@ -322,100 +322,6 @@ static void a_peer_that_does_not_read_is_not_read(void **arg)
 	raw_end();
 }
 
-/* Sends as long as anything is taken. */
-static size_t push(int fd, struct span bytes)
-{
-	size_t sent = 0;
-	for (unsigned idle = 0; sent < bytes.len && idle < 3;) {
-		ssize_t n = send(fd, bytes.data + sent, bytes.len - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-		idle = n > 0 ? 0 : idle + 1;
-		sent += n > 0 ? (size_t)n : 0;
-		event_base_loop(loop_base(world.loop), EVLOOP_NONBLOCK);
-	}
-	return sent;
-}
-
-/* All together hold no more than a few of them may alone, and somebody else is served. */
-static void many_peers_that_do_not_read_share_a_bound(void **arg)
-{
-	(void)arg;
-	enum { PEERS = 200, REQUESTS = 130, BYTES = 10000, KERNEL = 512 << 10 };
-	int peers[PEERS];
-	assert_int_equal(rpc_server_add(server, counting), 0);
-	packed_begin(&out);
-	for (uint32_t i = 0; i < REQUESTS; i++)
-		pack_request(&out.packer, i, "count", (struct span){(const char *)pattern, BYTES});
-	counted_requests = 0;
-	uint64_t alone = 0;
-	for (size_t i = 0; i < PEERS; i++) {
-		peers[i] = world_connect(&world);
-		push(peers[i], packed_span(&out));
-		if (i == 0)
-			alone = counted_requests;
-	}
-	assert_true(alone * BYTES > RPC_SEND_HIGH_WATER_BYTES);
-	assert_true((uint64_t)counted_requests * BYTES <
-		    RPC_SEND_ALL_BYTES + PEERS * (uint64_t)(RPC_SEND_LEAST_BYTES + KERNEL));
-	assert_true(counted_requests < PEERS * alone * 2 / 3);
-	struct asked a;
-	asked_init(&a);
-	ask(&a, client, "echo", span_of("x"), 0);
-	WAIT_FOR(&world, a.dones);
-	assert_int_equal(a.code, 0);
-	asked_free(&a);
-	for (size_t i = 0; i < PEERS; i++)
-		close(peers[i]);
-	WAIT_FOR(&world, rpc_server_connections(server) == 1);
-	/* One alone may have as much as before. */
-	counted_requests = 0;
-	int one = world_connect(&world);
-	push(one, packed_span(&out));
-	assert_true(counted_requests >= alone - alone / 10);
-	close(one);
-	buf_free(&out.buf);
-}
-
-/* The beginnings of large frames, without an end. */
-static void many_halves_of_frames_share_a_bound(void **arg)
-{
-	(void)arg;
-	enum { PEERS = 200 };
-	int peers[PEERS];
-	packed_begin(&out);
-	pack_request(&out.packer, 1, "echo",
-		(struct span){(const char *)pattern, RPC_MAX_PAYLOAD_BYTES - 100});
-	struct span whole = packed_span(&out), half = {whole.data, whole.len - 100};
-	for (size_t i = 0; i < PEERS; i++) {
-		peers[i] = world_connect(&world);
-		push(peers[i], half);
-	}
-	world_settle(&world);
-	size_t left = rpc_server_connections(server) - 1;
-	assert_in_range(left, 10, RPC_RECEIVE_ALL_BYTES / RPC_MAX_FRAME_BYTES * 8 / 7 + 1);
-	/* A frame as they come from our own daemons passes all the same. */
-	buf_clear(&out.buf);
-	pack_request(&out.packer, 2, "echo",
-		(struct span){(const char *)pattern, RPC_RECEIVE_LEAST_BYTES - 100});
-	buf_init(&in, 1u << 20);
-	raw = world_connect(&world);
-	raw_send();
-	expect_result(2);
-	close(raw);
-	buf_free(&in);
-	for (size_t i = 0; i < PEERS; i++)
-		close(peers[i]);
-	WAIT_FOR(&world, rpc_server_connections(server) == 1);
-	/* And when they are gone, a large one too. */
-	struct asked a;
-	asked_init(&a);
-	ask(&a, client, "echo",
-		(struct span){(const char *)pattern, RPC_MAX_PAYLOAD_BYTES - 100}, 0);
-	WAIT_FOR(&world, a.dones);
-	assert_int_equal(a.code, 0);
-	asked_free(&a);
-	buf_free(&out.buf);
-}
-
 static unsigned costly_requests;
 static void serve_costly(struct rpc_request *request, struct span params, void *arg)
 {
@@ -607,8 +513,6 @@ int main(void)
 		CASE(more_requests_than_allowed_are_busy),
 		CASE(peers_that_flood_delay_others_little),
 		CASE(a_peer_that_does_not_read_is_not_read),
-		CASE(many_peers_that_do_not_read_share_a_bound),
-		CASE(many_halves_of_frames_share_a_bound),
 		CASE(credit_is_nothing_while_the_peer_does_not_read),
 		CASE(a_peer_that_never_reads_is_closed),
 		CASE(strangers_are_refused),
