@@ -2,6 +2,8 @@
 
 #include <stddef.h>
 
+#include "common/http_server.h"
+
 #include "broadcasterd/stats.h"
 
 #define AT(field)      offsetof(struct broadcaster_conf, field)
@@ -86,5 +88,6 @@ const struct daemon_spec broadcaster_spec = {
 	.conf_size = sizeof(struct broadcaster_conf),
 	.check = check,
 	.families = stats_families,
-	.part_families = otlp_families,
+	.part_families = (const struct metric_family *const[]){http_server_families, otlp_families,
+		NULL},
 };

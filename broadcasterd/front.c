@@ -244,6 +244,8 @@ struct front *front_new(const struct front_parts *parts)
 	if (!front->server || http_server_listen(front->server, daemon_listen(parts->daemon, "http",
 									parts->conf->listen)) < 0)
 		front_free(&front);
+	else
+		http_server_measure(front->server, daemon_metrics(parts->daemon));
 	return front;
 }
 

@@ -15,6 +15,7 @@ struct keeper {
 	struct journal *journal; /* NULL: none */
 	uint64_t revision;       /* of what is there */
 	uint64_t saving, saved;  /* revisions; saving 0: no save under way */
+	uint64_t began_us;       /* of the save */
 	struct timer *timer;
 	struct deferred now;
 	struct keeper_waiter *waiters;
@@ -39,7 +40,8 @@ static void on_saved(bool ok, void *arg)
 	struct keeper *k = arg;
 	uint64_t revision = k->saving;
 	k->saving = 0;
-	stats_journal(k->options.metrics, ok);
+	stats_journal(
+		k->options.metrics, ok, (double)(loop_now_us(k->options.loop) - k->began_us) / 1e6);
 	if (ok)
 		k->saved = revision;
 	else
@@ -60,6 +62,7 @@ static void save(void *arg)
 	timer_disarm(k->timer);
 	k->options.write(&content, k->options.arg);
 	k->saving = k->revision;
+	k->began_us = loop_now_us(k->options.loop);
 	if (!buf_failed(&content)) {
 		journal_save(k->journal, &content, on_saved, k);
 		return;

@@ -16,6 +16,7 @@ enum {
 	ENDED,
 	LAG,
 	SAVES,
+	SAVE_DURATION,
 };
 /* A pod that is cut off comes back in seconds or in hours. */
 static const double lag_buckets[] = {
@@ -102,6 +103,10 @@ const struct metric_family stats_families[] = {
 		.help = "Writes of the journal of pending purges: ok or failed.",
 		.labels = {"result"},
 		.known = save_results},
+	[SAVE_DURATION] = {.name = "broadcaster_journal_save_duration_seconds",
+		.type = METRIC_HISTOGRAM,
+		.help = "Time of one write of the journal, syncing to disk included.",
+		.buckets = metrics_latency_buckets},
 	{0},
 };
 
@@ -173,7 +178,8 @@ void stats_pending(struct metrics *metrics, size_t n_pending, size_t n_targets, 
 	metric_set(metric(metrics, &stats_families[OLDEST]), oldest_seconds);
 }
 
-void stats_journal(struct metrics *metrics, bool ok)
+void stats_journal(struct metrics *metrics, bool ok, double seconds)
 {
 	count(metrics, SAVES, ok ? "ok" : "failed");
+	metric_observe(metric(metrics, &stats_families[SAVE_DURATION]), seconds);
 }

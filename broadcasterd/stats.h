@@ -33,7 +33,7 @@ void stats_ended(struct metrics *metrics, enum stats_end how, size_t n);
 void stats_lag(struct metrics *metrics, double seconds);
 void stats_pending(struct metrics *metrics, size_t n_pending, size_t n_targets, size_t bytes,
 	double oldest_seconds);
-void stats_journal(struct metrics *metrics, bool ok);
+void stats_journal(struct metrics *metrics, bool ok, double seconds);
 
 void stats_discovery(
 	struct metrics *metrics, enum discovery_outcome outcome, size_t n_targets, double seconds);

@@ -225,8 +225,8 @@ struct daemon *daemon_start(const struct daemon_spec *spec, void *conf, int argc
 		die(EX_OSERR, "no event loop: %s", strerror(errno));
 	metrics_register(d->metrics, rpc_server_families);
 	metrics_register(d->metrics, spec->families);
-	if (spec->part_families)
-		metrics_register(d->metrics, spec->part_families);
+	for (size_t i = 0; spec->part_families && spec->part_families[i]; i++)
+		metrics_register(d->metrics, spec->part_families[i]);
 	d->inherited = listen_inherited_take();
 	log_fields(LOG_LEVEL_INFO, NULL, "starting", LOG_STR("version", daemon_version()),
 		LOG_INT("pid", getpid()), LOG_STR("instance_id", d->instance_id));

@@ -60,7 +60,8 @@ struct daemon_spec {
 	 * Written to text. */
 	void (*instance_name)(const void *conf, char *text, size_t size);
 	const struct metric_family *families;
-	const struct metric_family *part_families; /* of a part from common/, or NULL */
+	/* Of parts from common/, ends with NULL; NULL: none. */
+	const struct metric_family *const *part_families;
 	/* It has times of its own: no LAMEDUCK, no TERMINATION_GRACE_PERIOD among its settings;
 	 * on_drain comes at once, and stopping takes as long as it takes. */
 	bool own_stop_times;

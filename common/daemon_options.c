@@ -70,8 +70,8 @@ static void print_metrics(const struct daemon_spec *spec)
 	if (!own || !process)
 		refuse(spec, EX_OSERR, "out of memory");
 	metrics_register(own, spec->families);
-	if (spec->part_families)
-		metrics_register(own, spec->part_families);
+	for (size_t i = 0; spec->part_families && spec->part_families[i]; i++)
+		metrics_register(own, spec->part_families[i]);
 	metrics_register(all, rpc_server_families);
 	printf("## %s\n", spec->name);
 	metrics_print_markdown(own, stdout);

@@ -25,10 +25,12 @@ static void finish_exchange(struct http_connection *c)
 	if (x->finished || !(x->in_handler || x->responding))
 		return;
 	x->finished = true;
-	if (!server->events.on_finished)
-		return;
-	server->events.on_finished(x, x->responding ? x->status : 499, x->body.decoded_bytes,
-		x->out.body_bytes, loop_now_us(server->loop) - x->started_us, server->arg);
+	int status = x->responding ? x->status : 499;
+	uint64_t duration_us = loop_now_us(server->loop) - x->started_us;
+	http_metrics_ended(server, http_exchange_method(x), status, duration_us);
+	if (server->events.on_finished)
+		server->events.on_finished(x, status, x->body.decoded_bytes, x->out.body_bytes,
+			duration_us, server->arg);
 }
 
 static void drop_exchange(struct http_connection *c)

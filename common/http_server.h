@@ -35,6 +35,7 @@
 #include <stdint.h>
 
 #include "common/buf.h"
+#include "common/metrics.h"
 #include "common/slice.h"
 #include "common/span.h"
 
@@ -107,6 +108,11 @@ void http_server_drain(struct http_server *server, void (*on_drained)(void *arg)
 /* Closes everything at once; on_abort is called for what was under way. */
 void http_server_free(struct http_server **server);
 size_t http_server_connections(const struct http_server *server);
+/* Count requests, how long they take, and connections, in http_server_families: for listeners whose
+ * daemon does not count them itself. No page may be made of these metrics after the server is
+ * freed. */
+extern const struct metric_family http_server_families[];
+void http_server_measure(struct http_server *server, struct metrics *metrics);
 
 /* The request. Spans are borrowed until the exchange is over. */
 struct span http_exchange_method(const struct http_exchange *exchange);

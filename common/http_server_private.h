@@ -196,12 +196,21 @@ struct http_connection {
 TAILQ_HEAD(http_connections, http_connection);
 struct http_listener;
 
+/* What was counted last of one method, so that most requests need no look-up. */
+#define HTTP_METHODS 6
+struct http_method_metrics {
+	struct metric *duration, *ended;
+	int status; /* of ended */
+};
+
 struct http_server {
 	struct loop *loop;
 	struct http_server_options options;
 	struct http_limits limits;
 	struct http_server_events events;
 	void *arg;
+	struct metrics *metrics; /* NULL: nothing is counted */
+	struct http_method_metrics method_metrics[HTTP_METHODS];
 
 	SLIST_HEAD(, http_listener) listeners;
 	bool accepting;
@@ -232,6 +241,11 @@ struct http_server {
 void http_server_watch(struct http_connection *c, enum http_watch kind);
 /* A connection was torn down. */
 void http_server_forget(struct http_connection *c);
+
+/* http_metrics.c */
+
+void http_metrics_ended(
+	struct http_server *server, struct span method, int status, uint64_t duration_us);
 
 /* http_connection.c */
 

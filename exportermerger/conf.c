@@ -2,6 +2,8 @@
 
 #include <stddef.h>
 
+#include "common/http_server.h"
+
 #include "exportermerger/stats.h"
 
 #define AT(field) offsetof(struct merger_conf, field)
@@ -40,4 +42,5 @@ const struct daemon_spec merger_spec = {
 	.rows = rows,
 	.conf_size = sizeof(struct merger_conf),
 	.families = stats_families,
+	.part_families = (const struct metric_family *const[]){http_server_families, NULL},
 };

@@ -309,6 +309,8 @@ struct front *front_new(const struct front_parts *parts)
 			daemon_listen(parts->daemon, "http",
 				parts->conf->listen[0] ? parts->conf->listen : address)) < 0)
 		front_free(&front);
+	else
+		http_server_measure(front->server, daemon_metrics(parts->daemon));
 	return front;
 }
 

@@ -9,6 +9,7 @@ enum {
 	DURATION,
 	BYTES,
 	SERIES,
+	SCRAPES,
 	FAILURES,
 	CONFLICTS,
 	TARGETS,
@@ -45,6 +46,11 @@ const struct metric_family stats_families[] = {
 	[SERIES] = {.name = "merger_scrape_samples",
 		.type = METRIC_GAUGE,
 		.help = "Samples on the target's last page.",
+		.labels = {"merger_url"},
+		.max_series = MAX_SERIES},
+	[SCRAPES] = {.name = "merger_scrapes_total",
+		.type = METRIC_COUNTER,
+		.help = "Times that the target was asked for its page.",
 		.labels = {"merger_url"},
 		.max_series = MAX_SERIES},
 	[FAILURES] = {.name = "merger_scrape_failures_total",
@@ -160,6 +166,7 @@ void stats_keep(struct stats *stats, const struct targets *targets)
 	for (size_t i = 0; i < targets->count; i++) {
 		const char *name = targets->items[i].name;
 		metric(stats->targets, &stats_families[UP], name);
+		metric(stats->targets, &stats_families[SCRAPES], name);
 		for (unsigned k = 0; k < PAGE_CONFLICTS; k++)
 			metric(stats->targets, &stats_families[CONFLICTS], name,
 				page_conflict_names[k]);
@@ -178,6 +185,7 @@ void stats_target_up(struct stats *stats, const char *target, double seconds, si
 	const struct page *page)
 {
 	metric_set(metric(stats->targets, &stats_families[UP], target), 1);
+	metric_add(metric(stats->targets, &stats_families[SCRAPES], target), 1);
 	metric_set(metric(stats->targets, &stats_families[DURATION], target), seconds);
 	metric_set(metric(stats->targets, &stats_families[BYTES], target), (double)bytes);
 	metric_set(
@@ -193,6 +201,7 @@ bool stats_target_down(
 	bool is_new = metric_value(up) != 0 || metric_value(failures) == 0;
 	metric_set(up, 0);
 	metric_set(metric(stats->targets, &stats_families[DURATION], target), seconds);
+	metric_add(metric(stats->targets, &stats_families[SCRAPES], target), 1);
 	metric_add(failures, 1);
 	return is_new;
 }

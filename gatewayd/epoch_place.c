@@ -4,6 +4,19 @@
 #include <stdlib.h>
 
 #include "common/log.h"
+#include "common/loop.h"
+
+static void tell_watcher(const struct epoch_call *call, bool ok)
+{
+	const struct epoch_place *place = call->place;
+	if (!place->on_ended || place->closed)
+		return;
+	place->on_ended(place->ops->kind,
+		!*call->name ? "list"
+		: call->body ? "write"
+			     : "remove",
+		ok, loop_now_us(place->loop) - call->began_us, place->on_ended_arg);
+}
 
 void epoch_call_end(struct epoch_call *call, const char *error)
 {
@@ -11,6 +24,7 @@ void epoch_call_end(struct epoch_call *call, const char *error)
 	*call->prev = call->next;
 	if (call->next)
 		call->next->prev = call->prev;
+	tell_watcher(call, !error);
 	if (call->done)
 		call->done(error, call->arg);
 	free(call->body);
@@ -37,6 +51,7 @@ static void begin(struct epoch_place *place, const char *name, struct span body,
 	call->arg = arg;
 	call->body = copy;
 	call->body_len = body.len;
+	call->began_us = loop_now_us(place->loop);
 	snprintf(call->name, sizeof call->name, "%s", name);
 	call->prev = &place->calls;
 	call->next = place->calls;
@@ -62,6 +77,12 @@ void epoch_place_write(
 void epoch_place_remove(struct epoch_place *place, const char *name)
 {
 	begin(place, name, (struct span){0}, NULL, NULL, NULL);
+}
+
+void epoch_place_watch(struct epoch_place *place, epoch_on_ended *on_ended, void *arg)
+{
+	place->on_ended = on_ended;
+	place->on_ended_arg = arg;
 }
 
 void epoch_place_free(struct epoch_place **pointer)

@@ -13,6 +13,7 @@
  */
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/span.h"
 
@@ -39,6 +40,10 @@ void epoch_place_write(
 	struct epoch_place *place, const char *name, struct span body, epoch_done *done, void *arg);
 /* Tried once, and nobody hears. */
 void epoch_place_remove(struct epoch_place *place, const char *name);
+/* Told of everything that was asked and has ended: "list", "write", "remove". One watcher. */
+typedef void epoch_on_ended(
+	const char *kind, const char *operation, bool ok, uint64_t duration_us, void *arg);
+void epoch_place_watch(struct epoch_place *place, epoch_on_ended *on_ended, void *arg);
 void epoch_place_free(struct epoch_place **place);
 
 /* ---- For the kinds of places ---- */
@@ -51,10 +56,12 @@ struct epoch_call {
 	char name[EPOCH_NAME_BYTES]; /* "": list */
 	char *body;                  /* NULL: remove, or list */
 	size_t body_len;
+	uint64_t began_us;
 	struct epoch_call *next, **prev;
 };
 
 struct epoch_place_ops {
+	const char *kind;  /* "dir", "s3" */
 	size_t call_bytes; /* of its own struct, which begins with struct epoch_call */
 	/* -1: it cannot be begun; else epoch_call_end() later. */
 	int (*start)(struct epoch_call *call);
@@ -69,6 +76,8 @@ struct epoch_place {
 	const struct epoch_place_ops *ops;
 	struct loop *loop;
 	struct epoch_call *calls;
+	epoch_on_ended *on_ended; /* NULL: nobody watches */
+	void *on_ended_arg;
 	bool closed;
 };
 

@@ -145,6 +145,7 @@ static void dir_free(struct epoch_place *place)
 }
 
 static const struct epoch_place_ops ops = {
+	.kind = "dir",
 	.call_bytes = sizeof(struct dir_call),
 	.start = start,
 	.cancel = cancel,

@@ -148,6 +148,7 @@ static void s3_free(struct epoch_place *place)
 }
 
 static const struct epoch_place_ops ops = {
+	.kind = "s3",
 	.call_bytes = sizeof(struct s3_epoch_call),
 	.start = start,
 	.cancel = cancel,

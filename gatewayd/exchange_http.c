@@ -254,6 +254,7 @@ struct exchange_http *exchange_http_new(struct daemon *daemon,
 		free(listener);
 		return NULL;
 	}
+	http_server_measure(listener->server, daemon_metrics(daemon));
 	return listener;
 }
 

@@ -1,6 +1,7 @@
 /* gatewayd: the caching proxy for embeddings. Wiring only; see README.md for the map of this
  * directory. */
 #include "common/daemon.h"
+#include "common/http_server.h"
 #include "gatewayd/conf.h"
 #include "gatewayd/parts.h"
 #include "gatewayd/stats.h"
@@ -14,7 +15,8 @@ static const struct daemon_spec spec = {
 	.check = gatewayd_conf_check,
 	.instance_name = gatewayd_conf_instance_name,
 	.families = gatewayd_families,
-	.part_families = otlp_families,
+	.part_families = (const struct metric_family *const[]){http_server_families, otlp_families,
+		NULL},
 };
 
 int main(int argc, char **argv)

@@ -123,7 +123,8 @@ struct provider_call;
 struct provider_counts {
 	uint64_t attempts, retries;
 	uint64_t refused_by_breaker, refused_by_pause;
-	uint64_t bisections; /* calls refused for their size, and made again in halves */
+	uint64_t pulls, pulls_failed; /* of models that were missing: done; not */
+	uint64_t bisections;          /* calls refused for their size, and made again in halves */
 };
 typedef void provider_on_service(const char *service, int breaker_state, void *arg);
 

@@ -41,6 +41,7 @@ struct ollama {
 	struct pull pulls[OLLAMA_MAX_PULLS];
 	struct failed_pull failed[MAX_FAILED];
 	size_t next_failed;
+	uint64_t pulls_ended, pulls_failed; /* well; not */
 };
 
 struct provider_call {
@@ -120,12 +121,14 @@ static void on_pulled(struct http_call *http, const struct http_call_result *res
 	pull->call = NULL;
 	if (result->outcome == HTTP_CALL_OK && result->status == 200 &&
 		contains(body, "\"success\"")) {
+		ollama->pulls_ended++;
 		log_fields(LOG_LEVEL_INFO, pull->traceparent, "ollama: pulled a model",
 			LOG_STR("model", model),
 			LOG_DOUBLE("seconds", (double)result->duration_us / 1e6));
 		free(model);
 		return;
 	}
+	ollama->pulls_failed++;
 	log_fields(LOG_LEVEL_WARN, pull->traceparent, "ollama: a model cannot be pulled",
 		LOG_STR("model", model),
 		LOG_STR("reason", result->detail ? result->detail : "refused"),
@@ -326,6 +329,8 @@ static void ollama_report(const struct provider *provider, struct provider_count
 {
 	const struct ollama *ollama = (const struct ollama *)provider;
 	ollama->inner->ops->report(ollama->inner, counts, on_service, arg);
+	counts->pulls += ollama->pulls_ended;
+	counts->pulls_failed += ollama->pulls_failed;
 }
 
 static void ollama_free(struct provider *provider)

@@ -344,6 +344,12 @@ bool purge_epochs_failed(const struct purge_epochs *epochs)
 	return epochs->failed;
 }
 
+void purge_epochs_watch(struct purge_epochs *epochs, epoch_on_ended *on_ended, void *arg)
+{
+	for (unsigned i = 0; i < epochs->n_places; i++)
+		epoch_place_watch(epochs->places[i], on_ended, arg);
+}
+
 size_t purge_epochs_count(const struct purge_epochs *epochs)
 {
 	return epochs->n + (epochs->all_ms > 0);

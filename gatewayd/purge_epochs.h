@@ -68,6 +68,8 @@ int purge_epochs_apply(struct purge_epochs *epochs, const struct epoch *epoch);
 /* Write it to every place; value is for people. done as of a place. */
 void purge_epochs_write(struct purge_epochs *epochs, const struct epoch *epoch, struct span value,
 	epoch_done *done, void *arg);
+/* As epoch_place_watch(), of every place. */
+void purge_epochs_watch(struct purge_epochs *epochs, epoch_on_ended *on_ended, void *arg);
 size_t purge_epochs_count(const struct purge_epochs *epochs);
 /* No done comes any more. */
 void purge_epochs_free(struct purge_epochs **epochs);

@@ -15,303 +15,8 @@
 #include "gatewayd/purge.h"
 #include "gatewayd/purge_epochs.h"
 #include "gatewayd/refresh.h"
+#include "gatewayd/stats_families.h"
 #include "gatewayd/store.h"
-
-/* A model is a label only after a provider's 200, and at most so many are. */
-#define MAX_MODELS 200
-
-enum family {
-	REQUESTS,
-	DURATION,
-	ELEMENTS,
-	PROCESSED_TOKENS,
-	SAVED_TOKENS,
-	SAVED_DOLLARS,
-	PAID_TOKENS,
-	OPENAI_REQUESTS,
-	OLLAMA_REQUESTS,
-	OLLAMA_TOKENS,
-	PROVIDER_DURATION,
-	FETCH_DURATION,
-	LOOK_UP_DURATION,
-	PUT_DURATION,
-	LOOK_UPS_PENDING,
-	JOBS_QUEUED,
-	JOBS_PENDING,
-	PURCHASES,
-	PURCHASE_FAILURES,
-	INPUTS_BOUGHT,
-	ELECTIONS,
-	FETCHES,
-	FETCHES_LOST,
-	FLIGHTS,
-	CACHE_BUDGET,
-	CACHE_USED,
-	CACHE_PINNED,
-	CACHE_OUTSIDE,
-	CACHE_OBJECTS,
-	CACHE_HITS,
-	CACHE_MISSES,
-	CACHE_INSERTS,
-	CACHE_EVICTIONS,
-	CACHE_REFUSED,
-	CACHE_PURGED,
-	CACHE_TOO_LATE,
-	CACHE_TAGS,
-	PURGES,
-	PURGES_REFUSED,
-	PURGES_FAILED,
-	STORE_LOOK_UPS,
-	STORE_PURGED,
-	STORE_EPOCHS,
-	STORE_DEADLINES,
-	REFRESHES,
-	STORE_PUTS,
-	STORE_DENIED,
-	STORE_PENDING,
-	STORE_READ_BYTES,
-	STORE_WRITTEN_BYTES,
-	PROVIDER_ATTEMPTS,
-	PROVIDER_RETRIES,
-	PROVIDER_NOT_TRIED,
-	PROVIDER_BISECTIONS,
-	BREAKER_STATE,
-	LEASES,
-	LEASE_PEERS,
-	LENT_BYTES,
-	LEASES_GRANTED,
-	LEASES_REFUSED,
-	LEASE_CUT_OFFS,
-	SLOW_RESETS,
-};
-
-const struct metric_family gatewayd_families[] = {
-	[REQUESTS] = {.name = "gatewayd_requests_total",
-		.type = METRIC_COUNTER,
-		.labels = {"result", "status"},
-		.help = "Requests by result: hit, stale, partial, miss, coalesced, pass, error, gone; they are the sum."},
-	[DURATION] = {.name = "gatewayd_request_duration_seconds",
-		.type = METRIC_HISTOGRAM,
-		.labels = {"result"},
-		.buckets = metrics_latency_buckets,
-		.help = "Time from the complete request to the answer handed over."},
-	[ELEMENTS] = {.name = "gatewayd_elements_total",
-		.type = METRIC_COUNTER,
-		.labels = {"source"},
-		.help = "Embeddings in answers, by where they came from."},
-	[PROCESSED_TOKENS] = {.name = "processed_tokens_total",
-		.type = METRIC_COUNTER,
-		.labels = {"model"},
-		.max_series = MAX_MODELS,
-		.help = "Tokens of all answers, bought or not."},
-	[SAVED_TOKENS] = {.name = "saved_tokens_total",
-		.type = METRIC_COUNTER,
-		.labels = {"model"},
-		.max_series = MAX_MODELS,
-		.help = "Tokens of answers that did not have to be paid for."},
-	[SAVED_DOLLARS] = {.name = "saved_dollars_total",
-		.type = METRIC_COUNTER,
-		.labels = {"model"},
-		.max_series = MAX_MODELS,
-		.help = "What those tokens would have cost, by TOKEN_PRICES."},
-	[PAID_TOKENS] = {.name = "openai_tokens_used_total",
-		.type = METRIC_COUNTER,
-		.labels = {"model", "type"},
-		.max_series = MAX_MODELS,
-		.help = "Tokens that the provider says it charged for."},
-	[OPENAI_REQUESTS] = {.name = "openai_requests_total",
-		.type = METRIC_COUNTER,
-		.labels = {"model", "status"},
-		.help = "HTTP calls for embeddings to an OpenAI-compatible provider, by status: of HTTP, or connect, timeout, reset, busy, broken."},
-	[OLLAMA_REQUESTS] = {.name = "ollama_requests_total",
-		.type = METRIC_COUNTER,
-		.labels = {"model", "status"},
-		.help = "The same, to Ollama."},
-	[OLLAMA_TOKENS] = {.name = "ollama_tokens_used_total",
-		.type = METRIC_COUNTER,
-		.labels = {"model", "type"},
-		.max_series = MAX_MODELS,
-		.help = "Tokens that Ollama says it has read."},
-	[PROVIDER_DURATION] = {.name = "gatewayd_provider_request_duration_seconds",
-		.type = METRIC_HISTOGRAM,
-		.labels = {"service", "status"},
-		.buckets = metrics_latency_buckets,
-		.help = "Time of one HTTP call to a provider, in seconds."},
-	[FETCH_DURATION] = {.name = "gatewayd_fetch_duration_seconds",
-		.type = METRIC_HISTOGRAM,
-		.labels = {"outcome"},
-		.buckets = metrics_latency_buckets,
-		.help = "Time of one call to another instance, in seconds, by outcome: done, refused, lost."},
-	[LOOK_UP_DURATION] = {.name = "gatewayd_store_look_up_duration_seconds",
-		.type = METRIC_HISTOGRAM,
-		.labels = {"store", "result"},
-		.buckets = metrics_latency_buckets,
-		.help = "Time of one look-up in a store, in seconds, of those that were not abandoned."},
-	[PUT_DURATION] = {.name = "gatewayd_store_put_duration_seconds",
-		.type = METRIC_HISTOGRAM,
-		.labels = {"store", "result"},
-		.buckets = metrics_latency_buckets,
-		.help = "Time of one attempt to store an object, in seconds."},
-	[LOOK_UPS_PENDING] = {.name = "gatewayd_store_look_ups_pending",
-		.type = METRIC_GAUGE,
-		.labels = {"store"},
-		.help = "Look-ups that the store has not answered."},
-	[JOBS_QUEUED] = {.name = "gatewayd_worker_jobs_queued",
-		.type = METRIC_GAUGE,
-		.help = "Jobs that wait for a worker thread."},
-	[JOBS_PENDING] = {.name = "gatewayd_worker_jobs_pending",
-		.type = METRIC_GAUGE,
-		.help = "Jobs that wait for a worker thread or run on one."},
-	[PURCHASES] = {.name = "gatewayd_purchases_total",
-		.type = METRIC_COUNTER,
-		.help = "Purchases from the provider (each with its retries)."},
-	[PURCHASE_FAILURES] = {.name = "gatewayd_purchase_failures_total",
-		.type = METRIC_COUNTER,
-		.help = "Purchases that brought no embedding."},
-	[INPUTS_BOUGHT] = {.name = "gatewayd_inputs_bought_total",
-		.type = METRIC_COUNTER,
-		.help = "Elements asked of the provider."},
-	[ELECTIONS] = {.name = "gatewayd_payer_elections_total",
-		.type = METRIC_COUNTER,
-		.help = "Elements that another waiting request took over from their first payer."},
-	[FETCHES] = {.name = "gatewayd_fetches_total",
-		.type = METRIC_COUNTER,
-		.help = "Calls to other instances for elements that they own."},
-	[FETCHES_LOST] = {.name = "gatewayd_fetches_lost_total",
-		.type = METRIC_COUNTER,
-		.help = "Those of them whose owner was lost, so that this instance did it itself."},
-	[FLIGHTS] = {.name = "gatewayd_flights",
-		.type = METRIC_GAUGE,
-		.help = "Elements being looked up or bought now."},
-	[CACHE_BUDGET] = {.name = "gatewayd_cache_budget_bytes",
-		.type = METRIC_GAUGE,
-		.help = "Memory that the cache may use."},
-	[CACHE_USED] = {.name = "gatewayd_cache_used_bytes",
-		.type = METRIC_GAUGE,
-		.help = "Memory that the cache uses, index included."},
-	[CACHE_PINNED] = {.name = "gatewayd_cache_pinned_bytes",
-		.type = METRIC_GAUGE,
-		.help = "Part of it that is out of the cache and still being sent."},
-	[CACHE_OUTSIDE] = {.name = "gatewayd_cache_outside_bytes",
-		.type = METRIC_GAUGE,
-		.help = "Embeddings of requests under way that found no room in the cache."},
-	[CACHE_OBJECTS] = {.name = "gatewayd_cache_objects",
-		.type = METRIC_GAUGE,
-		.labels = {"kind"},
-		.help = "Objects in memory: element (one embedding), response (a whole answer)."},
-	[CACHE_HITS] = {.name = "gatewayd_cache_hits_total",
-		.type = METRIC_COUNTER,
-		.labels = {"kind"},
-		.help = "Look-ups in memory that found something."},
-	[CACHE_MISSES] = {.name = "gatewayd_cache_misses_total",
-		.type = METRIC_COUNTER,
-		.help = "Look-ups in memory that found nothing."},
-	[CACHE_INSERTS] = {.name = "gatewayd_cache_inserts_total",
-		.type = METRIC_COUNTER,
-		.help = "Objects put in memory."},
-	[CACHE_EVICTIONS] = {.name = "gatewayd_cache_evictions_total",
-		.type = METRIC_COUNTER,
-		.help = "Objects pushed out of memory by others."},
-	[CACHE_REFUSED] = {.name = "gatewayd_cache_refused_total",
-		.type = METRIC_COUNTER,
-		.help = "Objects not put in memory: too large, or no room."},
-	[CACHE_PURGED] = {.name = "gatewayd_cache_purged_total",
-		.type = METRIC_COUNTER,
-		.help = "Objects taken out of memory by purges."},
-	[CACHE_TOO_LATE] = {.name = "gatewayd_cache_too_late_total",
-		.type = METRIC_COUNTER,
-		.help = "Objects not put in memory because a purge came after they were asked for."},
-	[CACHE_TAGS] = {.name = "gatewayd_cache_tags",
-		.type = METRIC_GAUGE,
-		.help = "Tags by which objects in memory can be purged: paths, body hashes, keys, names."},
-	[PURGES] = {.name = "gatewayd_purges_total",
-		.type = METRIC_COUNTER,
-		.labels = {"scope"},
-		.help = "Purges of this instance, those asked by other instances included: path, all, tag, body_hash, key."},
-	[PURGES_REFUSED] = {.name = "gatewayd_purges_refused_total",
-		.type = METRIC_COUNTER,
-		.help = "Purges refused for want of the purge token."},
-	[PURGES_FAILED] = {.name = "gatewayd_purges_failed_total",
-		.type = METRIC_COUNTER,
-		.help = "Purges of the pod that an instance or the store did not do."},
-	[STORE_LOOK_UPS] = {.name = "gatewayd_store_look_ups_total",
-		.type = METRIC_COUNTER,
-		.labels = {"store", "result"},
-		.help = "Look-ups in each store (dir, s3): hit, miss, legacy, legacy_miss, corrupt, error, abandoned."},
-	[STORE_PURGED] = {.name = "gatewayd_store_purged_total",
-		.type = METRIC_COUNTER,
-		.labels = {"store"},
-		.help = "Look-ups that found an object which was purged: misses."},
-	[STORE_EPOCHS] = {.name = "gatewayd_store_epochs",
-		.type = METRIC_GAUGE,
-		.help = "Purges of the store that hold: of everything, models and keys."},
-	[STORE_DEADLINES] = {.name = "gatewayd_store_deadline_total",
-		.type = METRIC_COUNTER,
-		.help = "Look-ups in the store that took too long and were bought instead."},
-	[REFRESHES] = {.name = "gatewayd_refreshes_total",
-		.type = METRIC_COUNTER,
-		.labels = {"result"},
-		.help = "Stale embeddings looked up in the store in the background, by result: found, failed."},
-	[STORE_PUTS] = {.name = "gatewayd_store_puts_total",
-		.type = METRIC_COUNTER,
-		.labels = {"store", "result"},
-		.help = "Objects stored, given up or dropped because the queue was full; attempts that failed."},
-	[STORE_DENIED] = {.name = "gatewayd_store_denied_total",
-		.type = METRIC_COUNTER,
-		.labels = {"store"},
-		.help = "Attempts that the store refused for the credentials: check keys, clock and policy."},
-	[STORE_PENDING] = {.name = "gatewayd_store_puts_pending",
-		.type = METRIC_GAUGE,
-		.labels = {"store"},
-		.help = "Objects waiting to be stored."},
-	[STORE_READ_BYTES] = {.name = "gatewayd_store_read_bytes_total",
-		.type = METRIC_COUNTER,
-		.labels = {"store"},
-		.help = "Compressed bytes read from the store."},
-	[STORE_WRITTEN_BYTES] = {.name = "gatewayd_store_written_bytes_total",
-		.type = METRIC_COUNTER,
-		.labels = {"store"},
-		.help = "Compressed bytes written to the store."},
-	[PROVIDER_ATTEMPTS] = {.name = "gatewayd_provider_attempts_total",
-		.type = METRIC_COUNTER,
-		.help = "HTTP calls to the provider."},
-	[PROVIDER_RETRIES] = {.name = "gatewayd_provider_retries_total",
-		.type = METRIC_COUNTER,
-		.help = "Those of them that repeated a failed one, there or at another base URL."},
-	[PROVIDER_NOT_TRIED] = {.name = "gatewayd_provider_refused_total",
-		.type = METRIC_COUNTER,
-		.labels = {"reason"},
-		.help = "Purchases not tried: breaker (open), paused (the credential has to wait)."},
-	[PROVIDER_BISECTIONS] = {.name = "gatewayd_provider_bisections_total",
-		.type = METRIC_COUNTER,
-		.help = "Calls that the provider refused for their size, and that were made again in halves."},
-	[BREAKER_STATE] = {.name = "circuit_breaker_state",
-		.type = METRIC_GAUGE,
-		.labels = {"service"},
-		.help = "0 closed, 1 open, 2 half-open."},
-	[LEASES] = {.name = "gatewayd_leases",
-		.type = METRIC_GAUGE,
-		.help = "Answers by reference that peers have not given back."},
-	[LEASE_PEERS] = {.name = "gatewayd_lease_peers",
-		.type = METRIC_GAUGE,
-		.help = "Connections that share the arena, those cut off included."},
-	[LENT_BYTES] = {.name = "gatewayd_lent_bytes",
-		.type = METRIC_GAUGE,
-		.help = "Memory of the cache that answers under way keep, each object once."},
-	[LEASES_GRANTED] = {.name = "gatewayd_leases_granted_total",
-		.type = METRIC_COUNTER,
-		.help = "Answers that went by reference."},
-	[LEASES_REFUSED] = {.name = "gatewayd_leases_refused_total",
-		.type = METRIC_COUNTER,
-		.help = "Answers that went in chunks because too much was lent."},
-	[LEASE_CUT_OFFS] = {.name = "gatewayd_lease_cut_offs_total",
-		.type = METRIC_COUNTER,
-		.help = "Peers cut off for wrong leases or a wrong attach."},
-	[SLOW_RESETS] = {.name = "gatewayd_slow_answers_reset_total",
-		.type = METRIC_COUNTER,
-		.help = "Answers in chunks given up because their reader was slow and memory short."},
-	{0},
-};
 
 struct stats {
 	struct metrics *metrics;
@@ -419,6 +124,21 @@ static void collect_store(const struct stats *stats, const struct store *store)
 	set_label(stats, STORE_WRITTEN_BYTES, kind, (double)of->written_bytes);
 }
 
+static void collect_usage(const struct stats *stats, const struct store *store)
+{
+	const char *kind = store_kind(store);
+	struct store_usage usage;
+	if (!store_usage(store, &usage))
+		return;
+	set_label(stats, STORE_MAX_BYTES, kind, (double)usage.max_bytes);
+	set_label(stats, STORE_EVICTIONS, kind, (double)usage.evicted_objects);
+	set_label(stats, STORE_JANITOR_ERRORS, kind, (double)usage.errors);
+	if (!usage.measured)
+		return;
+	set_label(stats, STORE_BYTES, kind, (double)usage.bytes);
+	set_label(stats, STORE_OBJECTS, kind, (double)usage.objects);
+}
+
 static void on_service(const char *service, int breaker_state, void *arg)
 {
 	set_label(arg, BREAKER_STATE, service, breaker_state);
@@ -436,6 +156,8 @@ static void collect_provider(struct stats *stats)
 	set(stats, PROVIDER_BISECTIONS, (double)counts.bisections);
 	set_label(stats, PROVIDER_NOT_TRIED, "breaker", (double)counts.refused_by_breaker);
 	set_label(stats, PROVIDER_NOT_TRIED, "paused", (double)counts.refused_by_pause);
+	set_label(stats, OLLAMA_PULLS, "ok", (double)counts.pulls);
+	set_label(stats, OLLAMA_PULLS, "failed", (double)counts.pulls_failed);
 }
 
 static void collect(void *arg)
@@ -459,8 +181,10 @@ static void collect(void *arg)
 	collect_purges(stats);
 	collect_leases(stats);
 	const struct store *store;
-	for (unsigned i = 0; gateway->store && (store = store_tier(gateway->store, i)); i++)
+	for (unsigned i = 0; gateway->store && (store = store_tier(gateway->store, i)); i++) {
 		collect_store(stats, store);
+		collect_usage(stats, store);
+	}
 	collect_provider(stats);
 }
 
@@ -471,6 +195,15 @@ static void on_store_ended(
 	metric_observe(
 		metric(stats->metrics, &gatewayd_families[put ? PUT_DURATION : LOOK_UP_DURATION],
 			kind, result),
+		(double)duration_us / 1e6);
+}
+
+static void on_epoch_ended(
+	const char *kind, const char *operation, bool ok, uint64_t duration_us, void *arg)
+{
+	const struct stats *stats = arg;
+	metric_observe(metric(stats->metrics, &gatewayd_families[STORE_EPOCH_DURATION], kind,
+			       operation, ok ? "ok" : "failed"),
 		(double)duration_us / 1e6);
 }
 
@@ -493,6 +226,8 @@ struct stats *stats_new(struct metrics *metrics, const struct gateway *gateway)
 	metrics_on_collect(metrics, collect, stats);
 	if (gateway->store)
 		store_watch(gateway->store, on_store_ended, stats);
+	if (gateway->epochs)
+		purge_epochs_watch(gateway->epochs, on_epoch_ended, stats);
 	return stats;
 }
 

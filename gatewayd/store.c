@@ -553,6 +553,14 @@ const struct store_stats *store_stats(const struct store *store)
 	return &store->stats;
 }
 
+bool store_usage(const struct store *store, struct store_usage *usage)
+{
+	if (!store->backend->usage)
+		return false;
+	store->backend->usage(store, usage);
+	return true;
+}
+
 size_t store_gets_pending(const struct store *store)
 {
 	return store->n_gets;

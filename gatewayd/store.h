@@ -122,6 +122,16 @@ bool store_covered(
 	const struct store *store, const struct digest *key, struct span model, uint64_t stored_ms);
 
 const struct store_stats *store_stats(const struct store *store);
+/* Of a store that keeps to a size; counters never decrease. */
+struct store_usage {
+	bool measured; /* has this process measured it yet? else objects and bytes are 0 */
+	uint64_t objects, bytes;  /* the last time that it did */
+	uint64_t max_bytes;       /* 0: no cap */
+	uint64_t evicted_objects; /* by this process, for the cap */
+	uint64_t errors;          /* times that it could not see to it */
+};
+/* false: a store of this kind does not know. */
+bool store_usage(const struct store *store, struct store_usage *usage);
 /* Told of every look-up that was not abandoned and of every attempt to store, in each store that
  * this one is made of. result is a constant, as in the counters. One watcher. */
 typedef void store_on_ended(

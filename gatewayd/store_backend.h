@@ -90,6 +90,8 @@ struct store_backend {
 	const struct store *(*tier)(const struct store *store, unsigned i);
 	/* It was stored: put->written_bytes are new. May be NULL. */
 	void (*stored)(struct store *store, const struct store_put *put);
+	/* As store_usage(). May be NULL. */
+	void (*usage)(const struct store *store, struct store_usage *usage);
 	/* What this get found is purged: delete it, if it is still there. May be NULL. */
 	void (*remove)(const struct store_get *get);
 	/* store_free() was called: stop what runs by itself. Gets and puts under way still end. */

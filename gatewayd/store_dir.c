@@ -454,6 +454,19 @@ static void dir_free(struct store *store)
 	free(dir);
 }
 
+static void dir_usage(const struct store *store, struct store_usage *usage)
+{
+	const struct store_janitor_stats *janitor = store_dir_janitor_stats(store);
+	*usage = (struct store_usage){
+		.measured = janitor->runs > 0,
+		.objects = janitor->objects,
+		.bytes = janitor->bytes,
+		.max_bytes = janitor->max_bytes,
+		.evicted_objects = janitor->evicted_objects,
+		.errors = janitor->errors,
+	};
+}
+
 static const struct store_backend dir_backend = {
 	.kind = "dir",
 	.get_bytes = sizeof(struct dir_get),
@@ -461,6 +474,7 @@ static const struct store_backend dir_backend = {
 	.get = dir_get,
 	.put = dir_put,
 	.stored = dir_stored,
+	.usage = dir_usage,
 	.remove = dir_remove,
 	.close = dir_close,
 	.free = dir_free,

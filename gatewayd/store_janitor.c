@@ -420,7 +420,7 @@ struct store_janitor *store_janitor_new(
 		return NULL;
 	j->job = (struct job){.work = work, .done = done};
 	j->workers = workers;
-	j->max_bytes = options->max_bytes;
+	j->max_bytes = j->stats.max_bytes = options->max_bytes;
 	j->interval_ms = options->interval_ms;
 	j->lock_fd = -1;
 	j->dir = strdup(options->dir);

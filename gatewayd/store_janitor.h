@@ -38,6 +38,7 @@ struct store_janitor_stats {
 	uint64_t evicted_objects, evicted_bytes;
 	uint64_t tmp_removed;
 	uint64_t objects, bytes; /* what the last full run left there */
+	uint64_t max_bytes;      /* the cap; 0: none */
 };
 
 /* Is this the name of a file being written: 16 hexadecimal digits, a point, a number? */

@@ -93,5 +93,5 @@ const struct daemon_spec hashd_spec = {
 	.conf_size = sizeof(struct hashd_conf),
 	.check = check,
 	.families = observe_families,
-	.part_families = otlp_families,
+	.part_families = (const struct metric_family *const[]){otlp_families, NULL},
 };

@@ -2,6 +2,8 @@
 
 #include <stddef.h>
 
+#include "common/http_server.h"
+
 #include "redisproxy/hotkeys.h"
 #include "redisproxy/slowlog.h"
 #include "redisproxy/stats.h"
@@ -173,4 +175,5 @@ const struct daemon_spec redisproxy_spec = {
 	.conf_size = sizeof(struct redisproxy_conf),
 	.check = check,
 	.families = stats_families,
+	.part_families = (const struct metric_family *const[]){http_server_families, NULL},
 };

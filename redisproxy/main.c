@@ -51,6 +51,7 @@ static void serve_monitor(struct parts *p)
 	p->monitor = http_server_new(daemon_loop(p->daemon), &http_server_defaults, &events, p);
 	if (!p->monitor || http_server_listen(p->monitor, fd) < 0)
 		die(EX_OSERR, "cannot serve %s", p->conf.monitor_address);
+	http_server_measure(p->monitor, daemon_metrics(p->daemon));
 }
 
 int main(int argc, char **argv)

@@ -46,7 +46,7 @@ subtest 'names' => sub {
 	is unknown($_->[1]), '', "panel: $_->[0]" for Monitoring::queries();
 	is unknown('rate(nothing_total{a="b"}[5m])'), 'nothing_total', 'one that is not there is found';
 	is unknown('hashd_requests_total{code="200"}'), 'hashd_requests_total{code}', 'and a label';
-	my $prefix = qr/(?:hashd|gatewayd|broadcaster|redisproxy|redis|supervisor|merger|process|loop|log|build|saved|processed|openai|circuit|tcp|rpc)/;
+	my $prefix = qr/(?:http|ollama|hashd|gatewayd|broadcaster|redisproxy|redis|supervisor|merger|process|loop|log|build|saved|processed|openai|circuit|tcp|rpc)/;
 	for my $file (qw(exportermerger/status.html supervisor/ctl/pod_numbers.c)) {
 		next if !-e eg_root() . "/$file";
 		my %names = map { ($_ => 1) } grep { $_ ne 'merger_url' } slurp(eg_root() . "/$file") =~ /["'](${prefix}_\w+)["']/g;
