@@ -14,8 +14,8 @@
 
 /* Others have work too. */
 #define MAX_ACCEPTS_A_TURN 32
-/* Of what comes by the thousand, when others have used up the slice of the turn. */
-#define MIN_A_TURN 4
+/* When others have used up the slice of the turn. */
+#define MIN_ACCEPTS_A_TURN 4
 /* After accept() failed for want of descriptors or memory. */
 #define ACCEPT_RETRY_MS 100
 /* How long a client that is being answered with an error may go on sending. */
@@ -72,21 +72,23 @@ void http_server_watch(struct http_connection *c, enum http_watch kind)
 		arm_watch_timer(server, now, c->deadline_us);
 }
 
-/* Thousands that came together are late together: the slice's worth of them now, the rest in the
- * next turn. */
+/* Thousands that came together are late together: the slice's worth of them now, but one at least,
+ * the rest in the next turn. To reset a client that takes nothing costs the kernel up to a
+ * millisecond: all that it holds for it is freed then. */
 static void look_at_deadlines(void *arg)
 {
 	struct http_server *server = arg;
 	uint64_t now = loop_now_us(server->loop), next = UINT64_MAX;
 	server->watch_due_us = UINT64_MAX;
-	unsigned n = 0;
+	bool some = false;
 	for (int kind = 0; kind < HTTP_WATCH_KINDS; kind++) {
 		struct http_connection *c;
 		while ((c = TAILQ_FIRST(&server->watched[kind])) && c->deadline_us <= now) {
-			if (n++ >= MIN_A_TURN && loop_slice_is_over(server->loop)) {
+			if (loop_slice_is_over(server->loop) && some) {
 				arm_watch_timer(server, now, now);
 				return;
 			}
+			some = true;
 			http_connection_timed_out(c);
 		}
 	}
@@ -179,7 +181,7 @@ static bool accept_some(struct http_listener *l)
 {
 	struct http_server *server = l->server;
 	for (unsigned i = 0; i < MAX_ACCEPTS_A_TURN; i++) {
-		if (i >= MIN_A_TURN && loop_slice_is_over(server->loop))
+		if (i >= MIN_ACCEPTS_A_TURN && loop_slice_is_over(server->loop))
 			return false;
 		if (server->n_open >= server->options.max_connections) {
 			set_accepting(server, false);

@@ -1,12 +1,14 @@
 #include "common/loop.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <event2/event.h>
 
+#include "common/log.h"
 #include "common/reclaim.h"
 
 #define LAG_PROBE_S 1
@@ -21,8 +23,9 @@ struct deferred_list {
 struct loop {
 	struct event_base *base;
 	bool stopping;
-	uint64_t turn_cpu_max_us, turns_long, turns_stuck;
+	uint64_t turn_cpu_max_us, turns_long[2], turns_stuck; /* long: [preempted] */
 	uint64_t cpu_us, now_us; /* at the last look, and at the end of the last turn */
+	struct rusage usage;     /* of this thread, at the last look */
 	uint64_t unseen_us;      /* turns since the last look took at most this, waiting included */
 	struct event *stop_event;
 
@@ -54,6 +57,11 @@ static uint64_t clock_us(clockid_t clock)
 	struct timespec t;
 	clock_gettime(clock, &t);
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static int64_t timeval_us(const struct timeval *t)
+{
+	return (int64_t)t->tv_sec * 1000000 + t->tv_usec;
 }
 
 static void list_init(struct deferred_list *list)
@@ -224,6 +232,22 @@ struct event_base *loop_base(struct loop *loop)
 	return loop->base;
 }
 
+static void count_turn(struct loop *loop, uint64_t spent_us, const struct rusage *usage)
+{
+	if (spent_us > loop->turn_cpu_max_us)
+		loop->turn_cpu_max_us = spent_us;
+	if (spent_us <= LOOP_LONG_TURN_US)
+		return;
+	long preemptions = usage->ru_nivcsw - loop->usage.ru_nivcsw;
+	loop->turns_long[preemptions > 0]++;
+	loop->turns_stuck += spent_us > LOOP_STUCK_TURN_US;
+	log_fields(LOG_LEVEL_DEBUG, NULL, "loop: a long turn", LOG_INT("cpu_us", spent_us),
+		LOG_INT("system_us",
+			timeval_us(&usage->ru_stime) - timeval_us(&loop->usage.ru_stime)),
+		LOG_INT("page_faults", usage->ru_minflt - loop->usage.ru_minflt),
+		LOG_INT("preemptions", preemptions));
+}
+
 /*
  * How much processor time the turn took; waiting takes none. To ask for it is a system call, unlike
  * the time of day: turns that cannot have taken much, since no more time has passed, are counted
@@ -238,12 +262,11 @@ static void look_at_turn(struct loop *loop)
 	if (loop->unseen_us < UNSEEN_MOST_US)
 		return;
 	uint64_t cpu_us = clock_us(CLOCK_THREAD_CPUTIME_ID);
-	uint64_t spent_us = cpu_us - loop->cpu_us;
-	if (spent_us > loop->turn_cpu_max_us)
-		loop->turn_cpu_max_us = spent_us;
-	loop->turns_long += spent_us > LOOP_LONG_TURN_US;
-	loop->turns_stuck += spent_us > LOOP_STUCK_TURN_US;
+	struct rusage usage = {0};
+	getrusage(RUSAGE_THREAD, &usage);
+	count_turn(loop, cpu_us - loop->cpu_us, &usage);
 	loop->cpu_us = cpu_us;
+	loop->usage = usage;
 	loop->unseen_us = 0;
 }
 
@@ -252,6 +275,7 @@ void loop_run(struct loop *loop)
 	/* libevent ends by itself only on an error of epoll_wait(): go on, there is nobody else. */
 	loop->cpu_us = clock_us(CLOCK_THREAD_CPUTIME_ID);
 	loop->now_us = clock_us(CLOCK_MONOTONIC);
+	getrusage(RUSAGE_THREAD, &loop->usage);
 	while (!loop->stopping) {
 		event_base_loop(loop->base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY);
 		look_at_turn(loop);
@@ -272,9 +296,9 @@ uint64_t loop_turn_cpu_max_us(const struct loop *loop)
 	return loop->turn_cpu_max_us;
 }
 
-uint64_t loop_turns_long(const struct loop *loop)
+uint64_t loop_turns_long(const struct loop *loop, bool preempted)
 {
-	return loop->turns_long;
+	return loop->turns_long[preempted];
 }
 
 uint64_t loop_turns_stuck(const struct loop *loop)

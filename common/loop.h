@@ -38,12 +38,16 @@ uint64_t loop_wall_ms(const struct loop *loop);
 /* The most processor time that one turn of loop_run() took so far: all callbacks that were due in
  * it (and some that went before, of 0.25 ms together at most), so no single one took more. */
 uint64_t loop_turn_cpu_max_us(const struct loop *loop);
-/* How many turns took more than LOOP_LONG_TURN_US of it, and more than LOOP_STUCK_TURN_US. On a
- * busy machine there are a few of the first kind: what the processor does for others between two
- * looks at the clock is counted too. */
+/*
+ * How many turns took more than LOOP_LONG_TURN_US of it, and more than LOOP_STUCK_TURN_US. The
+ * clock of a thread that loses its processor goes on for as long as it takes the machine to notice,
+ * milliseconds on a virtual one: so long turns in which that happened are counted apart
+ * (preempted), and tell of the machine at least as much as of the turn. A line of the log, level
+ * debug, tells of each long turn.
+ */
 #define LOOP_LONG_TURN_US  5000
 #define LOOP_STUCK_TURN_US 20000
-uint64_t loop_turns_long(const struct loop *loop);
+uint64_t loop_turns_long(const struct loop *loop, bool preempted);
 uint64_t loop_turns_stuck(const struct loop *loop);
 
 /*

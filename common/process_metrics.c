@@ -25,9 +25,9 @@ enum {
 	LOG_DROPPED,
 	LOOP_LAG,
 	LOOP_TURN_CPU,
-	LOOP_TURNS_LONG,
 	LOOP_TURNS_STUCK,
 	BUILD,
+	LOOP_TURNS_LONG,
 	LOG_LINES,
 	N_FAMILIES
 };
@@ -66,9 +66,6 @@ static const struct metric_family families[] = {
 		.type = METRIC_GAUGE,
 		.help = "The most processor time of one turn of the event loop since the start; no "
 			"callback took more."},
-	[LOOP_TURNS_LONG] = {.name = "loop_long_turns_total",
-		.type = METRIC_COUNTER,
-		.help = "Turns of the event loop that took more than 5 ms of processor time."},
 	[LOOP_TURNS_STUCK] = {.name = "loop_stuck_turns_total",
 		.type = METRIC_COUNTER,
 		.help = "Turns of the event loop that took more than 20 ms of processor time."},
@@ -76,6 +73,11 @@ static const struct metric_family families[] = {
 		.type = METRIC_GAUGE,
 		.help = "Always 1; the label says which version runs.",
 		.labels = {"version"}},
+	[LOOP_TURNS_LONG] = {.name = "loop_long_turns_total",
+		.type = METRIC_COUNTER,
+		.help = "Turns of the event loop that took more than 5 ms of processor time; preempted "
+			"ones lost their processor meanwhile, so the machine has a part in it.",
+		.labels = {"preempted"}},
 	[LOG_LINES] = {.name = "log_lines_total",
 		.type = METRIC_COUNTER,
 		.help = "Log lines made, by level.",
@@ -85,7 +87,8 @@ static const struct metric_family families[] = {
 
 struct process_metrics {
 	struct loop *loop;
-	struct metric *plain[BUILD]; /* the families without labels */
+	struct metric *plain[BUILD];  /* the families without labels */
+	struct metric *turns_long[2]; /* [preempted] */
 	struct metric *log_lines[LOG_LEVEL_FATAL + 1];
 };
 
@@ -143,7 +146,9 @@ static void collect(void *arg)
 	metric_set(p->plain[OPEN_FDS], open_descriptors());
 	if (p->loop) {
 		metric_set(p->plain[LOOP_TURN_CPU], (double)loop_turn_cpu_max_us(p->loop) / 1e6);
-		metric_set(p->plain[LOOP_TURNS_LONG], (double)loop_turns_long(p->loop));
+		for (int preempted = 0; preempted < 2; preempted++)
+			metric_set(p->turns_long[preempted],
+				(double)loop_turns_long(p->loop, preempted));
 		metric_set(p->plain[LOOP_TURNS_STUCK], (double)loop_turns_stuck(p->loop));
 	}
 	metric_set(p->plain[LOG_DROPPED], (double)log_dropped());
@@ -165,6 +170,9 @@ struct process_metrics *process_metrics_new(struct metrics *metrics, struct loop
 	metrics_register(metrics, families);
 	for (int i = 0; i < BUILD; i++)
 		p->plain[i] = metric(metrics, &families[i]);
+	for (int preempted = 0; preempted < 2; preempted++)
+		p->turns_long[preempted] = metric(
+			metrics, &families[LOOP_TURNS_LONG], preempted ? "true" : "false");
 	for (int level = 0; level <= LOG_LEVEL_FATAL; level++)
 		p->log_lines[level] = metric(
 			metrics, &families[LOG_LINES], log_level_name((enum log_level)level));

@@ -57,6 +57,7 @@ struct world {
 	struct http_exchange *waiting[MAX_WAITING];
 	unsigned n_waiting;
 	size_t max_queued;
+	uint64_t abort_takes_us;
 };
 
 /* One accepted exchange. */
@@ -168,6 +169,9 @@ static inline void on_abort(void *arg)
 	struct handling *h = arg;
 	struct world *w = h->world;
 	w->aborted++;
+	uint64_t end_us = loop_now_us(w->loop) + w->abort_takes_us;
+	while (loop_now_us(w->loop) < end_us)
+		;
 	for (unsigned i = 0; i < w->n_waiting; i++)
 		if (w->waiting[i] == h->exchange)
 			w->waiting[i] = w->waiting[--w->n_waiting];

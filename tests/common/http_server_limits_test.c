@@ -419,6 +419,35 @@ static void a_client_under_the_least_rate_is_reset(void **state)
 	world_free();
 }
 
+/* To reset one whose answer fills the kernel's buffers takes up to a millisecond. */
+static void many_that_are_late_are_ended_one_a_turn(void **state)
+{
+	(void)state;
+	struct client c[4];
+	unsigned most = 0;
+	options.body_timeout_ms = 50;
+	world_make(&options);
+	for (int i = 0; i < 4; i++) {
+		client_connect(&c[i]);
+		client_send(&c[i], POST("/wait") "Content-Length: 3\r\n\r\na");
+	}
+	WAIT_UNTIL(world.n_waiting == 4);
+	world.abort_takes_us = LOOP_SLICE_US * 2;
+	uint64_t late_us = loop_now_us(world.loop) + 60000;
+	while (loop_now_us(world.loop) < late_us)
+		;
+	while (world.aborted < 4) {
+		unsigned before = world.aborted;
+		event_base_loop(loop_base(world.loop), EVLOOP_ONCE);
+		if (world.aborted - before > most)
+			most = world.aborted - before;
+	}
+	assert_int_equal(most, 1);
+	for (int i = 0; i < 4; i++)
+		client_close(&c[i]);
+	world_free();
+}
+
 static void connections_are_bounded(void **state)
 {
 	(void)state;
@@ -495,6 +524,7 @@ int main(void)
 		cmocka_unit_test_setup(a_client_that_takes_nothing_is_reset, set_up),
 		cmocka_unit_test_setup(a_client_that_takes_little_is_not_reset, set_up),
 		cmocka_unit_test_setup(a_client_under_the_least_rate_is_reset, set_up),
+		cmocka_unit_test_setup(many_that_are_late_are_ended_one_a_turn, set_up),
 		cmocka_unit_test_setup(connections_are_bounded, set_up),
 		cmocka_unit_test_setup(running_out_of_descriptors_passes, set_up),
 	};

@@ -1,5 +1,9 @@
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -392,6 +396,56 @@ static void lag_is_seen(void **state)
 	timer_free(&busy);
 }
 
+/* Keeps the processor busy that the loop's thread is bound to. */
+static atomic_bool rival_stops;
+
+static void *be_a_rival(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&rival_stops))
+		;
+	return NULL;
+}
+
+static void work_long(void *arg)
+{
+	struct timespec t;
+	do
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	while (t.tv_sec * 1000000 + t.tv_nsec / 1000 < *(long *)arg);
+	loop_stop(loop);
+}
+
+/* Some tens of milliseconds are more than any scheduler gives one of two. */
+static void a_long_turn_without_the_processor_is_counted_apart(void **state)
+{
+	(void)state;
+	cpu_set_t all, one;
+	pthread_t rival;
+	if (sched_getaffinity(0, sizeof all, &all) != 0)
+		skip();
+	CPU_ZERO(&one);
+	CPU_SET((size_t)sched_getcpu(), &one);
+	if (sched_setaffinity(0, sizeof one, &one) != 0)
+		skip();
+	atomic_store(&rival_stops, false);
+	assert_int_equal(pthread_create(&rival, NULL, be_a_rival, NULL), 0);
+	struct timespec now;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	long until_us = now.tv_sec * 1000000 + now.tv_nsec / 1000 + 60000;
+	struct timer *timer = timer_new(loop, work_long, &until_us);
+	timer_arm(timer, 0);
+	loop_run(loop);
+	atomic_store(&rival_stops, true);
+	pthread_join(rival, NULL);
+	timer_free(&timer);
+	sched_setaffinity(0, sizeof all, &all);
+	assert_int_equal(loop_turns_long(loop, true), 1);
+	assert_int_equal(loop_turns_long(loop, false), 0);
+	assert_int_equal(loop_turns_stuck(loop), 1);
+	assert_in_range(loop_turn_cpu_max_us(loop), 50000, 10000000);
+}
+
 static void wall_clock_is_the_systems(void **state)
 {
 	(void)state;
@@ -415,6 +469,7 @@ int main(void)
 		on_a_loop(the_queue_comes_after_what_is_deferred),
 		on_a_loop(stop_before_run_ends_the_first_turn),
 		on_a_loop(lag_is_seen),
+		on_a_loop(a_long_turn_without_the_processor_is_counted_apart),
 		on_a_loop(wall_clock_is_the_systems),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,15 +53,16 @@ sub restart
 	return $self->wait_up;
 }
 
-# Turns of the loop over 5 ms and over 20 ms of processor time, and the longest in ms, of each daemon since it
-# started; hashd and the first gatewayd if none is named.
+# Turns of the loop over 5 ms of processor time, without those that lost the processor meanwhile and those alone,
+# over 20 ms, and the longest in ms, of each daemon since it started; hashd and the first gatewayd if none is named.
 sub turns
 {
 	my ($self, @daemons) = @_;
 	@daemons = ($self->hashd, $self->gatewayd(0)) if !@daemons;
 	return map {
-		my %turns = http('GET', $_->url . '/metrics')->{body} =~ /^loop_(long_turns_total|stuck_turns_total|turn_cpu_max_seconds) (\S+)$/mg;
-		{ long => $turns{long_turns_total}, stuck => $turns{stuck_turns_total}, ms => $turns{turn_cpu_max_seconds} * 1000 };
+		my %m = http('GET', $_->url . '/metrics')->{body} =~ /^loop_(\w+(?:\{[^}]*\})?) (\S+)$/mg;
+		{ long => $m{'long_turns_total{preempted="false"}'}, preempted => $m{'long_turns_total{preempted="true"}'},
+			stuck => $m{stuck_turns_total}, ms => $m{turn_cpu_max_seconds} * 1000 };
 	} @daemons;
 }
 
