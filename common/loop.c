@@ -1,6 +1,7 @@
 #include "common/loop.h"
 
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -35,6 +36,9 @@ struct loop {
 	struct deferred_list queue, deferred;
 	uint64_t slice_until_us;          /* 0: nobody asked yet in this turn */
 	bool slice_is_over, turn_is_full; /* for the rest of it: the clock is not asked again */
+
+	unsigned gather_us; /* 0: no */
+	bool sleeps_exactly;
 
 	struct reclaim_queue reclaim;
 
@@ -270,6 +274,23 @@ static void look_at_turn(struct loop *loop)
 	loop->unseen_us = 0;
 }
 
+void loop_gather(struct loop *loop, unsigned us)
+{
+	loop->gather_us = us < LOOP_GATHER_MAX_US ? us : LOOP_GATHER_MAX_US;
+}
+
+static void gather(struct loop *loop)
+{
+	struct timespec t = {.tv_nsec = loop->gather_us * 1000L};
+
+	/* Unless told, the kernel adds up to 50 us, so that timers come together. */
+	if (!loop->sleeps_exactly)
+		prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
+	loop->sleeps_exactly = true;
+	loop->gather_us = 0;
+	nanosleep(&t, NULL);
+}
+
 void loop_run(struct loop *loop)
 {
 	/* libevent ends by itself only on an error of epoll_wait(): go on, there is nobody else. */
@@ -279,6 +300,8 @@ void loop_run(struct loop *loop)
 	while (!loop->stopping) {
 		event_base_loop(loop->base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY);
 		look_at_turn(loop);
+		if (loop->gather_us)
+			gather(loop);
 	}
 	loop->stopping = false;
 }

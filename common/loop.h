@@ -95,6 +95,15 @@ bool loop_slice_is_over(struct loop *loop);
 /* Twice that much is used: not even what would save work later. */
 bool loop_turn_is_full(struct loop *loop);
 
+/*
+ * Sleep for so long (at most LOOP_GATHER_MAX_US) before the loop looks for events next, once, so
+ * that more of them come together: each turn, and each time that the process falls asleep and is
+ * woken, costs the same for one event and for ten. Everything waits that long, so only for a
+ * process that has just seen that it is busy.
+ */
+#define LOOP_GATHER_MAX_US 100
+void loop_gather(struct loop *loop, unsigned us);
+
 /* For common/reclaim alone. */
 struct reclaim_queue *loop_reclaim_queue(struct loop *loop);
 

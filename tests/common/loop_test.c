@@ -366,6 +366,30 @@ static void stop_before_run_ends_the_first_turn(void **state)
 	timer_free(&end);
 }
 
+static uint64_t turns_us[2];
+static void two_turns(void *arg)
+{
+	if (!turns_us[0]) {
+		turns_us[0] = loop_now_us(loop);
+		loop_gather(loop, 60 * 1000000);
+		loop_defer(loop, arg);
+	} else {
+		turns_us[1] = loop_now_us(loop);
+		loop_stop(loop);
+	}
+}
+
+static void gathering_puts_the_next_turn_off_but_not_for_long(void **state)
+{
+	(void)state;
+	struct deferred d;
+
+	deferred_init(&d, two_turns, &d);
+	loop_defer(loop, &d);
+	loop_run(loop);
+	assert_in_range(turns_us[1] - turns_us[0], LOOP_GATHER_MAX_US, 30 * 1000000);
+}
+
 static uint64_t seen_lag_us;
 static int lag_reports;
 static void saw_lag(uint64_t lag_us, void *arg)
@@ -468,6 +492,7 @@ int main(void)
 		on_a_loop(many_events_share_a_slice),
 		on_a_loop(the_queue_comes_after_what_is_deferred),
 		on_a_loop(stop_before_run_ends_the_first_turn),
+		on_a_loop(gathering_puts_the_next_turn_off_but_not_for_long),
 		on_a_loop(lag_is_seen),
 		on_a_loop(a_long_turn_without_the_processor_is_counted_apart),
 		on_a_loop(wall_clock_is_the_systems),
