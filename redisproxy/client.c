@@ -44,8 +44,9 @@ struct client *client_new(struct proxy *proxy, int fd)
 
 	if (!c)
 		goto fail_fd;
-	c->read_event = event_new(base, fd, EV_READ | EV_PERSIST, client_on_readable, c);
-	c->write_event = event_new(base, fd, EV_WRITE | EV_PERSIST, on_writable, c);
+	c->read_event = event_new(
+		base, fd, EV_READ | EV_CLOSED | EV_ET | EV_PERSIST, client_on_readable, c);
+	c->write_event = event_new(base, fd, EV_WRITE | EV_ET | EV_PERSIST, on_writable, c);
 	if (!c->read_event || !c->write_event)
 		goto fail_events;
 	c->proxy = proxy;
@@ -64,7 +65,6 @@ struct client *client_new(struct proxy *proxy, int fd)
 		c->next->prev = &c->next;
 	proxy->clients = c;
 	proxy->n_clients++;
-	c->reads = true;
 	event_add(c->read_event, NULL);
 	return c;
 
@@ -161,9 +161,6 @@ void client_destroy(struct client *c)
 void client_finish(struct client *c)
 {
 	c->closing = true;
-	if (c->reads)
-		event_del(c->read_event);
-	c->reads = false;
 	client_mark(c);
 }
 
@@ -311,6 +308,9 @@ static void one_less(struct client *c)
 		return;
 	}
 	client_mark(c);
+	/* Of half a command that is the last there is no reply to come. */
+	if (c->eof && c->in_flight == c->streaming)
+		look_again(c);
 	if (c->in_flight)
 		return;
 	c->current = NULL;
@@ -323,8 +323,6 @@ static void one_less(struct client *c)
 		stop_waiting(c);
 		look_again(c);
 	}
-	if (c->eof)
-		look_again(c);
 }
 
 void client_replied(struct client *c, const struct entry *entry, bool failed, struct span head)

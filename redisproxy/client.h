@@ -8,7 +8,9 @@
  * A client that cannot go on waits, with its command unread in the buffer; it is looked at again,
  * from the first byte of that command, when what it waits for came. It is read no further while it
  * has 64 KiB unread (4 KiB while its connection is full), MAX_IN_FLIGHT commands under way, or 256
- * KiB of replies untaken.
+ * KiB of replies untaken. Its events are edge-triggered, so that the kernel does not look at it
+ * again after each command: what is left in the kernel is remembered here (`readable`), and the end
+ * of a client that is not read is noticed too.
  *
  * A command over 256 KiB is never held whole: it goes through piece by piece, on a connection of
  * the client's own, so that a slow sender stops nobody.
@@ -85,7 +87,10 @@ struct client {
 	bool streaming;    /* within a large command */
 	bool scans_reader; /* where its last iteration began */
 	bool wrote_in_flight;
-	bool eof, closing, dead, buried, is_dirty, again, reads, wants_write, throttled;
+	bool readable; /* bytes, or the end, may be in the kernel, of which no event tells again */
+	bool ends;     /* it has sent its last byte, which may still be in the kernel */
+	bool eof;      /* the end was read */
+	bool closing, dead, buried, is_dirty, again, wants_write, throttled;
 	uint64_t wrote_us;
 	struct buf name;
 	struct client_next future;

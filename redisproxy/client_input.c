@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include <event2/event.h>
 
@@ -164,21 +164,13 @@ static size_t consume(struct client *c, const char *data, size_t len)
 	return used;
 }
 
-/* Read on, or not, as the state says. */
-static void update_reading(struct client *c)
+/* May more of it be read now? If not, its bytes stay in the kernel. */
+static bool may_read(const struct client *c)
 {
 	bool held = c->wait != CLIENT_GOES_ON || c->throttled;
-	/* A full upstream's clients keep their bytes in the kernel. */
-	bool wants = !c->dead && !c->closing && !c->eof && !c->waits_for_room &&
-		     !(held && c->in.len >= UNREAD_HIGH);
 
-	if (c->dead || wants == c->reads)
-		return;
-	c->reads = wants;
-	if (wants)
-		event_add(c->read_event, NULL);
-	else
-		event_del(c->read_event);
+	return !c->dead && !c->closing && !c->eof && !c->waits_for_room &&
+	       !(held && c->in.len >= UNREAD_HIGH);
 }
 
 /* The client has sent its last byte: what it asked for is still answered. */
@@ -199,6 +191,77 @@ static void wind_up(struct client *c)
 		client_finish(c);
 }
 
+/* Unread commands may be about to go on: what is to be done comes after them. */
+static void on_eof(struct client *c)
+{
+	c->eof = c->again = true;
+	client_mark(c);
+}
+
+/* So many bytes were read to `data`, in the proxy's scratch space. held: those that were left from
+ * before go in front of them there, where room was left. */
+static void take(struct client *c, char *data, size_t len, size_t held)
+{
+	size_t used;
+
+	if (held || !c->in.len) {
+		size_t total = held + len;
+
+		data -= held;
+		if (held)
+			memcpy(data, c->in.data, held);
+		used = consume(c, data, total);
+		if (c->dead)
+			return;
+		buf_clear(&c->in);
+		/* Nearly always nothing is left, and nothing need be allocated for it. */
+		if (used < total && buf_append(&c->in, data + used, total - used) < 0)
+			client_close(c);
+	} else if (buf_append(&c->in, data, len) < 0) {
+		client_close(c);
+	} else {
+		used = consume(c, (const char *)c->in.data, c->in.len);
+		if (!c->dead)
+			buf_consume(&c->in, used);
+	}
+	if (!c->dead && !c->in.len && c->in.capacity)
+		buf_free(&c->in);
+}
+
+/* Read once. What there may be more of is read in a later turn. */
+static void read_some(struct client *c)
+{
+	struct proxy *proxy = c->proxy;
+	struct upstream *full = c->wait == CLIENT_GOES_ON ? dispatch_full(c) : NULL;
+
+	/* Perhaps its next command goes elsewhere: so much of it is looked at. */
+	if (full && c->in.len >= PEEK_BYTES) {
+		client_wait_room(c, full);
+		return;
+	}
+	/* What was left is the beginning of a command: moved in front of what comes, unless large.
+	 */
+	size_t held = c->in.len <= HELD_BYTES ? c->in.len : 0;
+	size_t room = full ? PEEK_BYTES : sizeof proxy->scratch - held;
+	ssize_t n = recv(c->fd, proxy->scratch + held, room, 0);
+
+	if (n < 0 && errno != EAGAIN && errno != EINTR) {
+		client_close(c);
+		return;
+	}
+	/* The event came once for all the bytes that were there, and for the end behind them. */
+	c->readable = n == (ssize_t)room || (n != 0 && c->ends) || (n < 0 && errno == EINTR);
+	if (n == 0)
+		on_eof(c);
+	else if (n > 0)
+		take(c, proxy->scratch + held, (size_t)n, held);
+	upstream_keep(proxy);
+	if (c->readable && may_read(c)) {
+		c->again = true;
+		client_mark(c);
+	}
+}
+
 void client_continue(struct client *c)
 {
 	c->again = false;
@@ -213,75 +276,23 @@ void client_continue(struct client *c)
 		if (!c->in.len)
 			buf_free(&c->in);
 	}
+	if (c->readable && may_read(c))
+		read_some(c);
 	if (c->eof)
 		wind_up(c);
-	update_reading(c);
-}
-
-/* Unread commands may be about to go on: what is to be done comes after them. */
-static void on_eof(struct client *c)
-{
-	c->eof = c->again = true;
-	client_mark(c);
-	update_reading(c);
 }
 
 void client_on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct client *c = arg;
-	struct proxy *proxy = c->proxy;
-	size_t used;
+	int error = 0;
+	socklen_t len = sizeof error;
 
-	(void)what;
-	proxy->now_us = loop_now_us(proxy->loop);
-	struct upstream *full = c->wait == CLIENT_GOES_ON ? dispatch_full(c) : NULL;
-
-	/* Perhaps its next command goes elsewhere: so much of it is looked at. */
-	if (full && c->in.len >= PEEK_BYTES) {
-		client_wait_room(c, full);
-		update_reading(c);
-		return;
-	}
-	/* What was left is the beginning of a command: moved in front of what comes, unless large.
-	 */
-	size_t held = c->in.len <= HELD_BYTES ? c->in.len : 0;
-	size_t room = full ? PEEK_BYTES : sizeof proxy->scratch - held;
-	ssize_t n = read(fd, proxy->scratch + held, room);
-
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n < 0) {
-		client_close(c);
-		return;
-	}
-	if (n == 0) {
-		on_eof(c);
-		return;
-	}
-	if (held || !c->in.len) {
-		size_t total = held + (size_t)n;
-
-		if (held)
-			memcpy(proxy->scratch, c->in.data, held);
-		used = consume(c, proxy->scratch, total);
-		if (c->dead)
-			return;
-		buf_clear(&c->in);
-		/* Nearly always nothing is left, and nothing need be allocated for it. */
-		if (used < total && buf_append(&c->in, proxy->scratch + used, total - used) < 0)
-			client_close(c);
-	} else {
-		if (buf_append(&c->in, proxy->scratch, (size_t)n) < 0) {
-			client_close(c);
-			return;
-		}
-		used = consume(c, (const char *)c->in.data, c->in.len);
-		if (!c->dead)
-			buf_consume(&c->in, used);
-	}
-	if (c->dead)
-		return;
-	if (!c->in.len && c->in.capacity)
-		buf_free(&c->in);
-	update_reading(c);
+	proxy_note_time(c->proxy);
+	c->readable = true;
+	c->ends = c->ends || (what & EV_CLOSED);
+	if (may_read(c))
+		read_some(c);
+	else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error)
+		client_close(c); /* a reset: nobody waits for anything any more */
 }

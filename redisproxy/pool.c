@@ -448,7 +448,7 @@ static void sweep_upstream(struct upstream *up, uint64_t now)
 	}
 	/* Redis itself ends the wait of a client that has sent its last byte at once; but here the
 	 * answer may be on its way. */
-	if (up->owner && up->owner->eof && silent_us > LAST_WAIT_US &&
+	if (up->owner && up->owner->ends && silent_us > LAST_WAIT_US &&
 		upstream_waits_for_others(up)) {
 		client_finish(up->owner);
 		return;

@@ -25,8 +25,11 @@
 #include "redisproxy/upstream.h"
 #include "redisproxy/waiting.h"
 
-#define SWEEP_MS   1000
-#define MAX_ROUNDS 16 /* of clients that can go on at once */
+#define SWEEP_MS     1000
+#define MAX_ROUNDS   16 /* of clients that can go on at once */
+#define GATHER_LEAST 4  /* what is expected soon */
+#define GATHER_MOST  32
+#define GATHER_EACH  5 /* microseconds for each of it */
 
 static void destroy_dead(struct proxy *proxy)
 {
@@ -109,6 +112,21 @@ static void flush_clients(struct proxy *proxy, struct client *c)
 	}
 }
 
+/* Those that had replies in this turn are about to send their next commands, or to get the next of
+ * their replies: these will be read, sent on and written together. Where there were many, enough
+ * has come already. */
+static void gather(struct proxy *proxy, const struct client *served)
+{
+	unsigned clients = 0, expected = 0;
+
+	for (const struct client *c = served; c && expected < GATHER_MOST; c = c->next_dirty) {
+		clients++;
+		expected += 1 + c->in_flight;
+	}
+	if (expected >= GATHER_LEAST && clients < GATHER_MOST)
+		loop_gather(proxy->loop, expected * GATHER_EACH);
+}
+
 static void on_turn(void *arg)
 {
 	struct proxy *proxy = arg;
@@ -117,6 +135,7 @@ static void on_turn(void *arg)
 	proxy->now_us = loop_now_us(proxy->loop);
 	run_clients(proxy, &to_flush);
 	flush_upstreams(proxy);
+	gather(proxy, to_flush);
 	flush_clients(proxy, to_flush);
 	destroy_dead(proxy);
 }

@@ -15,7 +15,12 @@
  * Callbacks of descriptors only read and queue. At the end of a turn proxy_schedule() has led to:
  * clients that can go on are looked at again, then upstreams are written to, then clients, then
  * what died is freed. So nothing is freed under anybody's feet and a turn costs one write for each
- * connection.
+ * connection. Only a long run of commands (32 KiB) is written as soon as it was read, from where it
+ * was read to.
+ *
+ * After a turn that served several clients the loop sleeps for some microseconds before the next
+ * one (loop_gather()): what would come in several turns, each with its own wake-ups of all three
+ * processes, comes in one.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -84,6 +89,7 @@ struct proxy {
 	uint64_t paused_until_us;          /* CLIENT PAUSE was said here; 0: no */
 	uint64_t now_us;                   /* when the present callback began */
 	char scratch[PROXY_SCRATCH_BYTES]; /* what was just read */
+	struct upstream *lent_to;          /* it holds some of that; upstream_keep() */
 };
 
 /* NULL when out of memory. The parts are the caller's. */
@@ -98,6 +104,12 @@ void proxy_drain(struct proxy *proxy);
 static inline void proxy_schedule(struct proxy *proxy)
 {
 	loop_defer(proxy->loop, &proxy->turn);
+}
+/* For what is read from clients, the time of the first event of the turn is good enough. */
+static inline void proxy_note_time(struct proxy *proxy)
+{
+	if (!deferred_scheduled(&proxy->turn))
+		proxy->now_us = loop_now_us(proxy->loop);
 }
 /* Somebody has paused the writer, for as long as was said. */
 static inline bool proxy_is_paused(const struct proxy *proxy)

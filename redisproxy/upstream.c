@@ -19,6 +19,8 @@
 #define FIRST_QUEUE  8
 #define READS_A_TURN 4
 #define MAX_REFUSAL  512
+#define LEND_BYTES   1024
+#define LENT_AT_ONCE (32 << 10)
 
 static const char lost[] = "the connection to the upstream was lost";
 
@@ -105,12 +107,41 @@ static int grow_queue(struct upstream *up)
 	return 0;
 }
 
+/* Bytes of some length that a client's read has brought stay where they are until upstream_keep().
+ */
+static int add_bytes(struct upstream *up, const char *data, size_t len)
+{
+	struct proxy *proxy = up->proxy;
+
+	if (len < LEND_BYTES || up->tls || data < proxy->scratch ||
+		data >= proxy->scratch + sizeof proxy->scratch)
+		return out_append(&up->out, data, len);
+	if (proxy->lent_to != up)
+		upstream_keep(proxy);
+	proxy->lent_to = up;
+	return out_lend(&up->out, data, len);
+}
+
+void upstream_keep(struct proxy *proxy)
+{
+	struct upstream *up = proxy->lent_to;
+
+	proxy->lent_to = NULL;
+	if (!up || up->state == UPSTREAM_DEAD)
+		return;
+	/* What is much goes at once, uncopied, and the server can begin. */
+	if (up->out.lent_len >= LENT_AT_ONCE && !up->wants_write)
+		upstream_flush(up);
+	if (out_keep(&up->out) < 0)
+		upstream_close(up, "out of memory");
+}
+
 /* Queue the bytes; the new entry is the caller's to fill in. NULL when out of memory. */
 static struct entry *add_entry(struct upstream *up, const char *data, size_t len)
 {
 	if (up->count == up->capacity && grow_queue(up) < 0)
 		return NULL;
-	if (out_append(&up->out, data, len) < 0)
+	if (add_bytes(up, data, len) < 0)
 		return NULL;
 	/* Silence counts from the first reply that is owed. */
 	if (!up->count)
@@ -147,7 +178,7 @@ int upstream_send_place(struct upstream *up, const char *data, size_t len, struc
 
 int upstream_send_more(struct upstream *up, const char *data, size_t len)
 {
-	if (out_append(&up->out, data, len) < 0)
+	if (add_bytes(up, data, len) < 0)
 		return -1;
 	make_dirty(up);
 	return 0;

@@ -116,6 +116,9 @@ static inline struct entry *upstream_last_entry(struct upstream *up)
 int upstream_send_place(struct upstream *up, const char *data, size_t len, struct place *place);
 /* More bytes of the last command, or of a raw connection. */
 int upstream_send_more(struct upstream *up, const char *data, size_t len);
+/* The three above do not copy a long run of bytes in the proxy's scratch space: whoever has read
+ * into it for a client calls this before anybody else may. */
+void upstream_keep(struct proxy *proxy);
 static inline bool upstream_full(const struct upstream *up)
 {
 	return out_pending(&up->out) > UPSTREAM_HIGH_WATER;

@@ -6,6 +6,7 @@
 use FindBin;
 use lib "$FindBin::Bin/../lib", $FindBin::Bin;
 use EG::Test;
+use Socket qw(SOL_SOCKET SO_LINGER);
 use Redis;
 
 my $redis = Redis::server();
@@ -74,6 +75,38 @@ subtest 'a pop that would wait' => sub {
 	is all_of($proxy, [qw(SET a 1)], [qw(BLPOP nothing 0)], [qw(SUBSCRIBE news)]), "+OK\r\n", 'and with more behind it';
 	wait_for { ($redis->client->cmd('INFO', 'clients') =~ /blocked_clients:(\d+)/)[0] == 0 } 'the server to be told';
 	pass 'nobody is blocked';
+};
+
+# So much is unread behind the pop that the proxy does not read on, and cannot see the end where the bytes end.
+for my $how (
+	[ 'no more bytes' => sub { shutdown $_[0], 1 } ],
+	[ 'its end' => sub { CORE::close $_[0] } ],
+	[ 'a reset' => sub { setsockopt $_[0], SOL_SOCKET, SO_LINGER, pack 'II', 1, 0; CORE::close $_[0] } ])
+{
+	subtest "a pop with much behind it, then $how->[0]" => sub {
+		my $c = $proxy->client;
+		$c->raw(Redis::encode(qw(BLPOP nothing 0)) . Redis::encode(qw(SET a 1)) x 5000);
+		wait_for { ($redis->client->cmd('INFO', 'clients') =~ /blocked_clients:(\d+)/)[0] == 1 } 'the pop';
+		# The proxy has read what it wants to when it has answered this.
+		is $proxy->client->cmd('PING'), 'PONG', 'others are served';
+		$how->[1]->($c->socket);
+		wait_for { ($redis->client->cmd('INFO', 'clients') =~ /blocked_clients:(\d+)/)[0] == 0 } 'the server to be told';
+		wait_for { $proxy->metric('redisproxy_clients') == 0 } 'the proxy to be rid of it';
+		pass 'noticed';
+	};
+}
+
+subtest 'the end of half a large command comes before the replies to what went before it' => sub {
+	kill STOP => $redis->pid;
+	my $c = $proxy->client;
+	$c->raw(Redis::encode(qw(MULTI)) . Redis::encode(qw(SET a 1)) . "*3\r\n\$3\r\nSET\r\n\$1\r\na\r\n\$500000\r\n" . 'x' x 300_000);
+	shutdown $c->socket, 1;
+	# The proxy answers this itself; by the last time it has read what it could of the other.
+	my $other = $proxy->client;
+	is $other->cmd(qw(CLIENT SETNAME last)), 'OK' for 1 .. 20;
+	kill CONT => $redis->pid;
+	ok $c->closed, 'an end';
+	is $c->unread, "+OK\r\n+QUEUED\r\n", 'the replies';
 };
 
 subtest 'what was begun ends with it' => sub {
