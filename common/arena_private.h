@@ -13,12 +13,15 @@
  * Everything is counted in granules. A block is a run of them, live or free; two free blocks never
  * touch. Its record has a small id and lies in a table of our own:
  *
- *   records   id -> where the block starts, how long it is, its neighbours in the arena (prev,
- * next) and, if free, in its list. Room for the most there can be, of which only what was used
- * takes memory. regions page of the arena -> the first block that starts there: from an offset to
- * its record in at most a page's worth of steps, mostly none. lists     free blocks by size class:
- * the power of two (first level), cut in 32 (second level); bitmaps over both find the smallest
- * class that surely fits in a few instructions.
+ * records: id -> where the block starts, how long it is, its neighbours in the arena (prev, next)
+ * and, if free, in its list. Room for the most there can be, of which only what was used takes
+ * memory.
+ *
+ * regions: page of the arena -> the first block that starts there: from an offset to its record in
+ * at most a page's worth of steps, mostly none.
+ *
+ * lists: free blocks by size class: the power of two (first level), cut in 32 (second level);
+ * bitmaps over both find the smallest class that surely fits in a few instructions.
  *
  * In every list the free blocks that may still hold pages stand before the clean ones: they are
  * used first, which saves page faults, and arena_trim() need not look past the first clean one.

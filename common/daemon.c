@@ -169,21 +169,38 @@ static void reload_signal(evutil_socket_t signal, short what, void *arg)
 
 /* ---- starting ---- */
 
-static int watch_signals(struct daemon *d)
+static const int signal_numbers[] = {SIGTERM, SIGINT, SIGHUP};
+#define N_SIGNALS (sizeof signal_numbers / sizeof *signal_numbers)
+
+/* how: SIG_BLOCK or SIG_UNBLOCK. */
+static int mask_signals(int how)
 {
-	static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
 	sigset_t set;
 	sigemptyset(&set);
-	for (int i = 0; i < 3; i++) {
-		d->signals[i] = evsignal_new(loop_base(d->loop), numbers[i],
-			numbers[i] == SIGHUP ? reload_signal : stop_signal, d);
+	for (size_t i = 0; i < N_SIGNALS; i++)
+		sigaddset(&set, signal_numbers[i]);
+	return sigprocmask(how, &set, NULL);
+}
+
+static int watch_signals(struct daemon *d)
+{
+	for (size_t i = 0; i < N_SIGNALS; i++) {
+		d->signals[i] = evsignal_new(loop_base(d->loop), signal_numbers[i],
+			signal_numbers[i] == SIGHUP ? reload_signal : stop_signal, d);
 		if (!d->signals[i] || event_add(d->signals[i], NULL) < 0)
 			return -1;
-		sigaddset(&set, numbers[i]);
 	}
 	signal(SIGPIPE, SIG_IGN);
 	/* The parent may have left them blocked. */
-	return sigprocmask(SIG_UNBLOCK, &set, NULL);
+	return mask_signals(SIG_UNBLOCK);
+}
+
+/* Until the process ends: one more wish to stop would end it as if it had been killed. */
+static void unwatch_signals(struct daemon *d)
+{
+	mask_signals(SIG_BLOCK);
+	for (size_t i = 0; i < N_SIGNALS; i++)
+		event_free(d->signals[i]);
 }
 
 /* As many connections as the system lets us have. */
@@ -328,8 +345,7 @@ void daemon_stop(struct daemon **daemon)
 	listen_inherited_free(&d->inherited);
 	while (d->n_files > 0)
 		listen_file_remove(&d->files[--d->n_files]);
-	for (int i = 0; i < 3; i++)
-		event_free(d->signals[i]);
+	unwatch_signals(d);
 	timer_free(&d->lameduck);
 	timer_free(&d->grace);
 	process_metrics_free(&d->process);

@@ -467,7 +467,7 @@ static enum http_result wait_for_line(struct http_head *head, const char *data, 
 	return HTTP_MORE;
 }
 
-/* A start line, without its line end of cr_bytes + 1. */
+/* A start line, without its line end. */
 static enum http_result parse_start(
 	struct http_head *head, const char *data, const char *line, size_t len, bool has_cr)
 {

@@ -12,10 +12,11 @@
 #define MAIN_USES 2
 /* How many further forms are looked at before an object goes instead. */
 #define EXTRAS_LOOKED_AT 8
-/* How many objects of main get another round before one goes whatever its uses: bounds one
- * eviction, which pays for many hits otherwise. */
-#define MAX_PASSED_OVER 32 /* held objects that are passed over in a search for one that is not */
-#define MAX_ROUNDS      1024
+/* How many objects get another round before one goes whatever its uses: bounds one eviction, which
+ * pays for many hits otherwise. */
+#define MAX_ROUNDS 1024
+/* How many that somebody holds are passed over in a search for one that nobody does. */
+#define MAX_PASSED_OVER 32
 /* The arena may be in pieces: how many evictions are tried for one object. */
 #define MAX_EVICTIONS_FOR_ROOM 64
 

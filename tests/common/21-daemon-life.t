@@ -41,6 +41,17 @@ subtest 'start, serve, stop' => sub {
 	$d->stop;
 };
 
+# A real one, since it has more to take down.
+subtest 'told to stop again and again' => sub {
+	my %ended;
+	for (1 .. 10) {
+		my $d = daemon('gatewayd', http => 1, exit => qr/./, env => { PROVIDER => 'mock', STORE => 'none' });
+		$d->signal('TERM') while $d->running;
+		$ended{ $d->{status} }++;
+	}
+	is_deeply \%ended, { 0 => 10 }, 'it ends by itself, and well';
+};
+
 subtest 'bound sockets' => sub {
 	my $d = process('tool', [$tool], args => ['--listen=127.0.0.1:0'], ready => qr/"body":"serving"/);
 	my ($line) = grep { $_->{body} eq 'listening' && $_->{socket} eq 'http' } $d->log_lines;
