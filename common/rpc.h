@@ -132,6 +132,9 @@ struct rpc_client *rpc_client_new(struct loop *loop, const char *socket_path,
 	const struct rpc_client_options *options, void (*on_state)(bool connected, void *arg),
 	void *arg);
 bool rpc_client_connected(const struct rpc_client *client);
+/* Did the last attempt find nobody: no socket, or one that no process listens on? A listener whose
+ * queue is full is somebody. */
+bool rpc_client_absent(const struct rpc_client *client);
 size_t rpc_client_calls(const struct rpc_client *client); /* under way */
 const char *rpc_client_path(const struct rpc_client *client);
 /* Connect now instead of after the backoff (no effect while connected). */

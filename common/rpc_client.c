@@ -194,6 +194,7 @@ static void try_connect(void *arg)
 	struct rpc_client *client = arg;
 	uint64_t now_us = loop_now_us(client->loop);
 	bool queue_full = false;
+	client->absent = false;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd >= 0 && connect(fd, (const struct sockaddr *)&client->address,
 			       sizeof client->address) == 0) {
@@ -212,6 +213,7 @@ static void try_connect(void *arg)
 	} else if (fd >= 0) {
 		/* A Unix socket connects at once, or its listener is too busy to accept. */
 		queue_full = errno == EAGAIN;
+		client->absent = errno == ECONNREFUSED || errno == ENOENT;
 		close(fd);
 	}
 	bool patient = queue_full && now_us - client->attempt_us <
@@ -263,6 +265,11 @@ fail_client:
 bool rpc_client_connected(const struct rpc_client *client)
 {
 	return client->connection && !client->attaching;
+}
+
+bool rpc_client_absent(const struct rpc_client *client)
+{
+	return client->absent;
 }
 
 size_t rpc_client_calls(const struct rpc_client *client)

@@ -55,6 +55,7 @@ struct rpc_client {
 	struct deferred tell_state;
 	struct timer *reconnect;
 	struct backoff backoff;
+	bool absent;                       /* as rpc_client_absent() */
 	uint64_t attempt_us, connected_us; /* when the attempts began, when the last succeeded */
 
 	struct call_list calls; /* waiting and streaming */

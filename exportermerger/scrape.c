@@ -17,7 +17,8 @@
  * The end is deferred, since it frees what has just called back.
  */
 
-/* A daemon of this pod either has its socket open or is not there. */
+/* A socket takes a connection at once, or nobody holds it; only one whose queue is full is waited
+ * for. */
 #define CONNECT_MS 300
 
 struct scrape {
@@ -199,7 +200,7 @@ static void on_connected(bool connected, void *arg)
 
 static void on_not_connected(void *arg)
 {
-	finish(arg, STATS_CONNECT, "nobody listens on its socket");
+	finish(arg, STATS_CONNECT, "it takes no connection");
 }
 
 static int start_rpc(struct scrape *s)
@@ -211,7 +212,10 @@ static int start_rpc(struct scrape *s)
 			  : NULL;
 	if (!s->rpc)
 		return -1;
-	timer_arm(s->timer, patience);
+	if (rpc_client_absent(s->rpc))
+		finish(s, STATS_CONNECT, "nobody listens on its socket");
+	else
+		timer_arm(s->timer, patience);
 	return 0;
 }
 

@@ -429,6 +429,7 @@ struct purge *purge_start(struct purger *purger, const struct purge_request *req
 	}
 	make_keys(purge);
 	purger->counters.done[request->scope]++;
+	purger->counters.of_pod += !request->only;
 	if (request->store)
 		begin_epoch(purge);
 	round_begin(purge);

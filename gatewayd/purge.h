@@ -62,7 +62,8 @@ struct purge_result {
 
 struct purger_counters {
 	uint64_t done[PURGE_SCOPES]; /* local ones, those asked by other instances too */
-	uint64_t failed;             /* of the pod: an instance or the store did not do it */
+	uint64_t of_pod;             /* of them those for the whole pod, asked for here */
+	uint64_t failed;             /* of the latter: an instance or the store did not do it */
 };
 
 /* Borrows all. NULL when out of memory. */

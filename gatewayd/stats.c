@@ -78,6 +78,7 @@ static void collect_purges(const struct stats *stats)
 			(double)purges->done[i]);
 	if (stats->gateway->epochs)
 		set(stats, STORE_EPOCHS, (double)purge_epochs_count(stats->gateway->epochs));
+	set(stats, PURGES_OF_POD, (double)purges->of_pod);
 	set(stats, PURGES_FAILED, (double)purges->failed);
 	set(stats, PURGES_REFUSED, (double)stats->gateway->purges_refused);
 }

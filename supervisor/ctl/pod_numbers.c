@@ -27,7 +27,9 @@ static const struct {
 	{"saved_dollars_total", NULL, NULL, POD_SAVED_DOLLARS},
 	{"gatewayd_provider_attempts_total", NULL, NULL, POD_PROVIDER_CALLS},
 	{"gatewayd_purchase_failures_total", NULL, NULL, POD_PURCHASE_FAILURES},
-	{"gatewayd_purges_total", NULL, NULL, POD_PURGES},
+	{"broadcaster_purges_total", "result", "ok", POD_BROADCASTS},
+	{"broadcaster_purges_total", "result", "failed", POD_BROADCASTS},
+	{"gatewayd_pod_purges_total", NULL, NULL, POD_PURGES},
 	{"redis_commands_total", NULL, NULL, POD_REDIS_COMMANDS},
 };
 static const char *const times[POD_TIMES] = {[POD_REQUEST_TIME] = "hashd_request_duration_seconds",
@@ -315,6 +317,11 @@ static void sum_up(struct pod_numbers *all, struct pod_look *look)
 		/* One that is silent or stopped has counted what it had. */
 		for (int i = 0; i < POD_NUMBERS; i++)
 			look->total[i] += peer->last.numbers[i];
+	}
+	/* One purge is one for people, however many instances did it. */
+	if (look->total[POD_BROADCASTS] > 0) {
+		look->total[POD_PURGES] = look->total[POD_BROADCASTS];
+		look->recent[POD_PURGES] = look->recent[POD_BROADCASTS];
 	}
 	uint64_t now_us = loop_now_us(all->loop);
 	look->seconds = first ? now - start : (double)(now_us - all->looked_us) / 1e6;

@@ -237,6 +237,7 @@ void top_summary_write_json(const struct pod_look *look, struct buf *out)
 		[POD_PROVIDER_CALLS] = "provider_calls",
 		[POD_PURCHASE_FAILURES] = "purchase_failures",
 		[POD_PURGES] = "purges",
+		[POD_BROADCASTS] = "broadcasts",
 		[POD_REDIS_COMMANDS] = "redis_commands",
 	};
 	double all;

@@ -220,6 +220,22 @@ subtest 'two hundred that hang' => sub {
 	is scalar(() = $page =~ /^merger_up\{merger_url="unix:hang\.\d+\.sock"\} 0$/mg), 200, 'the others are down';
 };
 
+subtest 'who is not there costs no time' => sub {
+	close listen_unix(test_path('left.sock')); # the file stays, nobody listens
+	my $m = daemon('exportermerger', http => 1, env => { MERGER_URLS => join ' ', map { "unix:$_" } qw(left.sock never.sock) });
+	my $best = 9;
+	my $page;
+	for (1 .. 5) {
+		my $began = Time::HiRes::time();
+		$page = http('GET', $m->url . '/metrics')->{body};
+		my $took = Time::HiRes::time() - $began;
+		$best = $took if $took < $best;
+	}
+	is value($page, "merger_up{merger_url=\"unix:$_.sock\"}"), 0, "$_ is down" for qw(left never);
+	is value($page, "merger_scrape_failures_total{merger_url=\"unix:$_.sock\",reason=\"connect\"}"), 5, 'and was asked each time' for qw(left never);
+	cmp_ok $best, '<', 0.15, sprintf 'a page took %.0f ms', $best * 1e3;
+};
+
 subtest 'other requests' => sub {
 	is http('GET', $merger->url . '/healthz')->{status}, 200, 'healthz';
 	is http('POST', $merger->url . '/metrics', [], 'x')->{status}, 405, 'POST';

@@ -215,6 +215,14 @@ subtest 'escaped names' => sub {
 		my $about = json_decode(http('GET', "$api/api/v1/targets/metadata?metric=$name")->{body})->{data};
 		is join(' ', map { $_->{type} } @$about), "$type{$name} $type{$name}", "the type of $name in both";
 	}
+	# A counter is escaped with its suffix (as the libraries of Prometheus do: escape, then format), so that its series has one name in both
+	# formats. OpenMetrics' family is what is left of that without "_total", and ends in the "_" of the escape; U__app_2e_hits would be read
+	# by no one as the family of U__app_2e_hits__total.
+	my %family = (openmetrics => 'U__app_2e_hits_', text => 'U__app_2e_hits__total');
+	for my $job (sort keys %family) {
+		my $about = json_decode(http('GET', "$api/api/v1/targets/metadata?metric=$family{$job}")->{body})->{data};
+		is join(' ', map { "$_->{target}{job} $_->{type} $_->{help}" } @$about), "$job counter Hits.", "$job: Prometheus knows what $family{$job} is";
+	}
 };
 
 subtest 'targets go up' => sub {
