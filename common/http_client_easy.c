@@ -150,7 +150,7 @@ CURLcode http_client_easy_set(
 	return rc;
 }
 
-struct span http_client_easy_header(const struct buf *head, const char *name)
+struct span http_client_easy_header(const struct buf *head, const char *name, size_t skip)
 {
 	size_t name_len = strlen(name);
 	const char *at = (const char *)head->data, *end = at + head->len;
@@ -158,7 +158,8 @@ struct span http_client_easy_header(const struct buf *head, const char *name)
 		const char *line_end = memchr(at, '\n', (size_t)(end - at));
 		const char *next = line_end ? line_end + 1 : end;
 		size_t len = (size_t)(next - at);
-		if (len > name_len && at[name_len] == ':' && strncasecmp(at, name, name_len) == 0) {
+		if (len > name_len && at[name_len] == ':' && strncasecmp(at, name, name_len) == 0 &&
+			skip-- == 0) {
 			const char *from = at + name_len + 1, *to = next;
 			while (from < to && strchr(" \t\r\n", *from))
 				from++;

@@ -17,7 +17,8 @@ CURL *http_client_easy_new(const char *user_agent, const char *ca_file);
 CURLcode http_client_easy_set(
 	CURL *easy, const struct http_call_options *options, struct curl_slist **headers);
 
-/* Of the lines of a head: the first with this name, as http_call_header(). */
-struct span http_client_easy_header(const struct buf *head, const char *name);
+/* Of the lines of a head: the one with this name behind so many others, as http_call_header_at().
+ */
+struct span http_client_easy_header(const struct buf *head, const char *name, size_t skip);
 
 #endif

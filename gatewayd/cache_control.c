@@ -1,5 +1,7 @@
 #include "gatewayd/cache_control.h"
 
+#include "gatewayd/exchange.h"
+
 static bool is_blank(char c)
 {
 	return c == ' ' || c == '\t';
@@ -39,6 +41,15 @@ bool cache_control_has(struct span field, const char *directive)
 	struct span element;
 	while (next_element(&field, &element))
 		if (span_equal_nocase(name_of(element), directive))
+			return true;
+	return false;
+}
+
+bool cache_control_asks(const struct exchange *exchange, const char *directive)
+{
+	struct span name, value;
+	for (size_t i = 0; exchange_header_at(exchange, i, &name, &value); i++)
+		if (span_equal_nocase(name, "cache-control") && cache_control_has(value, directive))
 			return true;
 	return false;
 }

@@ -7,9 +7,13 @@
 
 #include "common/span.h"
 
+struct exchange;
+
 /* Does a Cache-Control or Vary field name this directive, in any case, whatever its argument? An
  * absent field names nothing. */
 bool cache_control_has(struct span field, const char *directive);
+/* The same of all Cache-Control fields of a request. */
+bool cache_control_asks(const struct exchange *exchange, const char *directive);
 
 /* The fields of an answer that matter; data NULL when absent. */
 struct cache_control_answer {

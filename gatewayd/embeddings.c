@@ -468,7 +468,7 @@ static void find_elements(struct embeddings *request)
 	const size_t n = request->query.n;
 	describe_buyer(request);
 	request->buyer.tags = request->tags = element_tags_new(
-		request->buyer.model, request->fields.surrogate_keys);
+		request->buyer.model, request->fields.tags, request->fields.n_tags);
 	request->elements = calloc(n, sizeof(*request->elements));
 	request->sources = calloc(n, sizeof(*request->sources));
 	request->tickets = calloc(n, sizeof(*request->tickets));

@@ -11,11 +11,13 @@
 #include "gatewayd/api_error.h"
 #include "gatewayd/conf.h"
 #include "gatewayd/exchange.h"
+#include "gatewayd/surrogate_keys.h"
 
 struct embeddings_fields {
-	struct span surrogate_keys; /* as surrogate_keys_read() takes them; of the exchange */
-	bool fresh;                 /* nothing that is known will do */
-	bool keep_nothing;          /* then fresh, too */
+	struct span tags[SURROGATE_MAX_KEYS]; /* of the exchange */
+	size_t n_tags;
+	bool fresh;        /* nothing that is known will do */
+	bool keep_nothing; /* then fresh, too */
 };
 /* 0, or -1 with *error: what is wrong with the request whatever its body says. */
 int embeddings_fields_read(const struct exchange *exchange, const struct gatewayd_conf *conf,

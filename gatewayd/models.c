@@ -159,6 +159,12 @@ static struct cache_object *object_of(struct fetch_list *fetch,
 	return object;
 }
 
+static void add_tags(struct fetch_list *fetch, const struct span *names, int n)
+{
+	for (int i = 0; i < n; i++)
+		fetch->keys[fetch->tagging.n++] = cache_tag_key(CACHE_TAG_NAME, names[i]);
+}
+
 /* Too many tags, or bad ones: whoever set them could not purge it. */
 static bool take_tags(struct fetch_list *fetch, struct span field)
 {
@@ -168,8 +174,7 @@ static bool take_tags(struct fetch_list *fetch, struct span field)
 	if (n < 0)
 		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(&fetch->trace),
 			"an answer of the provider is not kept", LOG_STR("reason", reason));
-	for (int i = 0; i < n; i++)
-		fetch->keys[fetch->tagging.n++] = cache_tag_key(CACHE_TAG_NAME, names[i]);
+	add_tags(fetch, names, n);
 	return n >= 0;
 }
 
@@ -272,6 +277,8 @@ static struct fetch_list *start(struct models *models, const struct digest *key,
 {
 	struct gateway *gateway = models->gateway;
 	struct fetch_list *fetch = calloc(1, sizeof *fetch);
+	struct span names[SURROGATE_MAX_KEYS];
+	const char *reason;
 	if (!fetch)
 		return NULL;
 	fetch->models = models;
@@ -289,7 +296,7 @@ static struct fetch_list *start(struct models *models, const struct digest *key,
 	fetch->keys[fetch->tagging.n++] = cache_tag_key(CACHE_TAG_PATH, exchange->target);
 	fetch->keys[fetch->tagging.n++] = cache_tag_key_of_digest(
 		CACHE_TAG_BODY_HASH, &exchange->body_hash);
-	take_tags(fetch, exchange_header(exchange, "surrogate-key"));
+	add_tags(fetch, names, surrogate_keys_of_request(exchange, names, &reason));
 	struct trace_context trace;
 	exchange_trace_context(exchange, &trace);
 	struct span query = {exchange->target.data + exchange->path.len,
@@ -414,13 +421,13 @@ void models_serve(struct gateway *gateway, struct exchange *exchange)
 	struct digest caller;
 	if (!access_check(gateway, exchange, &credential, &caller))
 		return;
-	struct span control = {0}, tags[SURROGATE_MAX_KEYS];
+	struct span tags[SURROGATE_MAX_KEYS];
 	const char *reason = NULL;
-	if (gateway->conf->cache_request_control)
-		control = exchange_header(exchange, "cache-control");
+	bool heeds = gateway->conf->cache_request_control;
 	struct digest key = response_cache_key(exchange, &caller);
 	enum stats_result result = STATS_MISS;
-	if (exchange_header(exchange, "cookie").data || cache_control_has(control, "no-store"))
+	if (exchange_header(exchange, "cookie").data ||
+		(heeds && cache_control_asks(exchange, "no-store")))
 		result = STATS_PASS;
 	if (gateway->mock)
 		serve_mock(gateway, exchange);
@@ -429,9 +436,9 @@ void models_serve(struct gateway *gateway, struct exchange *exchange)
 			"The provider has no list of models.");
 	else if (exchange->target.len - exchange->path.len > MAX_QUERY_BYTES)
 		refuse(gateway, exchange, 414, "uri_too_long", -1, "The query is too long.");
-	else if (surrogate_keys_read(exchange_header(exchange, "surrogate-key"), tags, &reason) < 0)
+	else if (surrogate_keys_of_request(exchange, tags, &reason) < 0)
 		refuse(gateway, exchange, 400, "bad_surrogate_key", -1, reason);
-	else if (result == STATS_PASS || cache_control_has(control, "no-cache") ||
+	else if (result == STATS_PASS || (heeds && cache_control_asks(exchange, "no-cache")) ||
 		 !answer_from_memory(gateway->models, exchange, &key, &credential, &result))
 		ask(gateway->models, exchange, &key, &credential, result);
 	credential_free(&credential);

@@ -325,26 +325,51 @@ static bool is_list(const struct provider_call *call, int status)
 	       (status == 200 || status == 203 || status == 301 || status == 404 || status == 410);
 }
 
+static bool is_shareable(const struct http_call *http)
+{
+	struct cache_control_answer part;
+	size_t i = 0;
+	do {
+		part = (struct cache_control_answer){
+			.set_cookie = http_call_header_at(http, "set-cookie", i),
+			.cache_control = http_call_header_at(http, "cache-control", i),
+			.surrogate_control = http_call_header_at(http, "surrogate-control", i),
+			.vary = http_call_header_at(http, "vary", i),
+		};
+		if (!cache_control_shareable(&part))
+			return false;
+		i++;
+	} while (part.cache_control.data || part.surrogate_control.data || part.vary.data);
+	return true;
+}
+
+/* All of its fields as one; a head is shorter than that. */
+static void join_tags(const struct http_call *http, struct buf *tags)
+{
+	struct span part;
+	for (size_t i = 0; (part = http_call_header_at(http, "surrogate-key", i)).data; i++) {
+		buf_append_char(tags, ' ');
+		buf_append(tags, part.data, part.len);
+	}
+}
+
 static void finish_list(struct provider_call *call, const struct http_call *http,
 	const struct http_call_result *result)
 {
-	struct cache_control_answer control = {
-		.set_cookie = http_call_header(http, "set-cookie"),
-		.cache_control = http_call_header(http, "cache-control"),
-		.surrogate_control = http_call_header(http, "surrogate-control"),
-		.vary = http_call_header(http, "vary"),
-	};
+	struct buf tags = BUF_INIT(128u << 10);
+	join_tags(http, &tags);
 	struct provider_result list = {
 		.outcome = PROVIDER_OK,
 		.status = result->status,
 		.body = {(char *)result->body->data, result->body->len},
 		.content_type = http_call_header(http, "content-type"),
 		.location = http_call_header(http, "location"),
-		.surrogate_key = http_call_header(http, "surrogate-key"),
-		.unshareable = !cache_control_shareable(&control),
+		.surrogate_key = {(const char *)tags.data, tags.len},
+		.unshareable = buf_failed(&tags) || !is_shareable(http),
 		.retry_after_ms = -1,
 	};
 	finish(call, &list);
+	buf_free(&tags);
 }
 
 static void on_http_done(struct http_call *http, const struct http_call_result *result, void *arg)

@@ -44,18 +44,14 @@ static int check(const struct purge_request *request, struct api_error *error)
 static int take_tags(
 	struct purge_request *request, const struct purge_fields *fields, struct api_error *error)
 {
-	for (size_t i = 0; i < fields->n_surrogate_keys; i++) {
-		struct span tags[SURROGATE_MAX_KEYS];
-		const char *reason;
-		int n = surrogate_keys_read(fields->surrogate_keys[i], tags, &reason);
-		if (n < 0)
-			return refuse(error, reason);
-		if (request->n_tags + (size_t)n > SURROGATE_MAX_KEYS)
-			return refuse(error, "Surrogate-Key: at most 32 tags.");
-		for (int k = 0; k < n; k++)
-			request->tags[request->n_tags++] = tags[k];
-	}
-	return request->n_tags ? 0 : refuse(error, "Surrogate-Key: no tag.");
+	const char *reason = "Surrogate-Key: no tag.";
+	int n = 0;
+	for (size_t i = 0; n >= 0 && i < fields->n_surrogate_keys; i++)
+		n = surrogate_keys_add(fields->surrogate_keys[i], request->tags, n, &reason);
+	if (n <= 0)
+		return refuse(error, reason);
+	request->n_tags = (size_t)n;
+	return 0;
 }
 
 static int take_digest(

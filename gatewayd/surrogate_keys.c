@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "common/buf.h"
+#include "gatewayd/exchange.h"
 
 static bool is_blank(char c)
 {
@@ -17,10 +18,9 @@ static bool is_given(const struct span *keys, int n, struct span key)
 	return false;
 }
 
-int surrogate_keys_read(
-	struct span field, struct span keys[SURROGATE_MAX_KEYS], const char **reason)
+int surrogate_keys_add(
+	struct span field, struct span keys[SURROGATE_MAX_KEYS], int n, const char **reason)
 {
-	int n = 0;
 	for (size_t at = 0; at < field.len;) {
 		if (is_blank(field.data[at])) {
 			at++;
@@ -49,6 +49,25 @@ int surrogate_keys_read(
 	return n;
 }
 
+int surrogate_keys_read(
+	struct span field, struct span keys[SURROGATE_MAX_KEYS], const char **reason)
+{
+	return surrogate_keys_add(field, keys, 0, reason);
+}
+
+int surrogate_keys_of_request(
+	const struct exchange *exchange, struct span keys[SURROGATE_MAX_KEYS], const char **reason)
+{
+	struct span name, value;
+	int n = 0;
+	if (!exchange_header(exchange, "surrogate-key").data)
+		return 0;
+	for (size_t i = 0; n >= 0 && exchange_header_at(exchange, i, &name, &value); i++)
+		if (span_equal_nocase(name, "surrogate-key"))
+			n = surrogate_keys_add(value, keys, n, reason);
+	return n;
+}
+
 struct cache_tag_key surrogate_key_of_model(struct span model)
 {
 	struct buf name = BUF_INIT(SIZE_MAX / 2);
@@ -60,29 +79,27 @@ struct cache_tag_key surrogate_key_of_model(struct span model)
 	return key;
 }
 
-struct element_tags *element_tags_new(struct span model, struct span field)
+struct element_tags *element_tags_new(struct span model, const struct span *names, size_t n)
 {
-	struct span names[SURROGATE_MAX_KEYS];
-	const char *reason;
-	int n_names = surrogate_keys_read(field, names, &reason);
-	size_t n = 2 + (n_names > 0 ? (size_t)n_names : 0);
-	if (n == 2)
-		field.len = 0;
+	size_t len = 0;
+	for (size_t i = 0; i < n; i++)
+		len += names[i].len + 1;
 	struct element_tags *tags = malloc(
-		sizeof *tags + n * sizeof(struct cache_tag_key) + field.len);
+		sizeof *tags + (n + 2) * sizeof(struct cache_tag_key) + len);
 	if (!tags)
 		return NULL;
 	tags->references = 1;
-	tags->n = n;
+	tags->n = n + 2;
 	tags->keys = (struct cache_tag_key *)(tags + 1);
 	tags->keys[0] = cache_tag_key(CACHE_TAG_ELEMENTS, (struct span){0});
 	tags->keys[1] = surrogate_key_of_model(model);
-	for (size_t i = 2; i < n; i++)
-		tags->keys[i] = cache_tag_key(CACHE_TAG_NAME, names[i - 2]);
-	char *text = (char *)(tags->keys + n);
-	if (field.len)
-		memcpy(text, field.data, field.len);
-	tags->field = (struct span){text, field.len};
+	char *text = (char *)(tags->keys + tags->n), *at = text;
+	for (size_t i = 0; i < n; i++) {
+		tags->keys[i + 2] = cache_tag_key(CACHE_TAG_NAME, names[i]);
+		at = mempcpy(at, names[i].data, names[i].len);
+		*at++ = ' ';
+	}
+	tags->field = (struct span){text, len};
 	return tags;
 }
 

@@ -27,17 +27,33 @@ my %EXPLAINED = (
 	'post float and base64' => 'formats are views of one vector: gatewayd has it',
 	'post at another path' => 'embeddings belong to both paths',
 	'post after a purge of its body hash' => 'the whole answer goes, the embedding stays: gatewayd makes the answer again without a purchase',
-	'post 404: second' => 'of embeddings only a validated 200 is kept',
+	(map { ("post $_: second" => 'of embeddings only a validated 200 is kept') } '404', 'answered 429', 'answered 500'),
 	'post with a cookie: first' => 'an embedding is of its text alone: a cookie, which is never sent on, does not matter to gatewayd',
 	'post with a cookie: second' => 'the same',
-	'get while purged: after' => 'what was asked for before a purge does not enter gatewayd after it; bans in Varnish pass over what is being fetched, and it is kept',
-	'get while purged: again' => 'the same',
-	'post while purged: after' => 'the same',
-	'post while purged: again' => 'the same',
+	(map { my $what = $_; map { ("$what: $_" => 'what was asked for before a purge does not enter gatewayd after it; bans in Varnish pass over what is being fetched, and it is kept') }
+		'after', 'again' } map { my $kind = $_; map { "$kind while purged by $_" } qw(all path tag) } qw(get post)),
+	"get while purged by the answer's tag: after" => 'the same',
+	"get while purged by the answer's tag: again" => 'the same',
+	(map { ("post answered with $_: second" => 'an embedding is of its text alone, whatever its provider says of cookies and of keeping one answer') } qw(cookie nostore)),
 	'post stale: then' => 'a stale embedding is looked up in the store, not bought again, and there is no store here: it stays what it is until its grace is over',
 );
 
 # ---- The origin ----
+
+# What it says in its answers, by the request's c=, or model.
+my @UNSHARED = (
+	cookie => [ 'Set-Cookie' => 'a=b' ], private => [ 'Cache-Control' => 'private' ], nocache => [ 'Cache-Control' => 'no-cache' ],
+	nostore => [ 'Cache-Control' => 'no-store' ], upper => [ 'Cache-Control' => 'No-Store' ], named => [ 'Cache-Control' => 'private="X-Mine"' ],
+	among => [ 'Cache-Control' => 'public,max-age=60 , no-cache' ], second => [ 'Cache-Control' => 'max-age=60', 'Cache-Control' => 'no-store' ],
+	surrogate => [ 'Surrogate-Control' => 'no-store' ], surrogate2 => [ 'Surrogate-Control' => 'max-age=60', 'Surrogate-Control' => 'no-store' ],
+	vary => [ Vary => '*' ], vary2 => [ Vary => 'Accept', Vary => '*' ],
+);
+my @SHARED = (
+	plain => [], maxage => [ 'Cache-Control' => 'max-age=60' ], past => [ 'Cache-Control' => 'max-age=0, must-revalidate' ],
+	public => [ 'Cache-Control' => 'public, s-maxage=60' ], like => [ 'Cache-Control' => 'x-private, no-storeroom' ],
+	varyx => [ Vary => 'X-Something' ], tags => [ 'Surrogate-Key' => 'red green' ], tags2 => [ 'Surrogate-Key' => 'red', 'Surrogate-Key' => 'green' ],
+);
+my %HEADERS = (@UNSHARED, @SHARED);
 
 my $origin = do {
 	my $listener = listen_tcp();
@@ -55,18 +71,14 @@ sub origin_answer
 		my $body = json_decode($q->{body});
 		my $input = ref $body->{input} ? $body->{input} : [ $body->{input} ];
 		return (404, [], '{"error":{"message":"no"}}') if $body->{model} eq 'none';
+		return ($1, [], '{"error":{"message":"no"}}') if $body->{model} =~ /^s=(\d+)/;
 		my $serial = ++$count->{"@$input"};
 		my @data = map { { object => 'embedding', index => $_, embedding => [ $serial + 0.5, 1 ] } } 0 .. $#$input;
-		return (200, [], json_encode({ object => 'list', model => $body->{model}, data => \@data, usage => { prompt_tokens => 3, total_tokens => 3 } }));
+		return (200, $HEADERS{ $body->{model} } // [], json_encode({ object => 'list', model => $body->{model}, data => \@data, usage => { prompt_tokens => 3, total_tokens => 3 } }));
 	}
 	my ($case) = $target =~ /[?&]c=([^&]+)/;
 	my ($status) = $target =~ /[?&]s=(\d+)/;
-	my %headers = (
-		cookie => [ 'Set-Cookie' => 'a=b' ], private => [ 'Cache-Control' => 'private' ], nocache => [ 'Cache-Control' => 'no-cache' ],
-		nostore => [ 'Cache-Control' => 'no-store' ], surrogate => [ 'Surrogate-Control' => 'no-store' ], vary => [ Vary => '*' ],
-		varyx => [ Vary => 'X-Something' ], maxage => [ 'Cache-Control' => 'max-age=60' ], tags => [ 'Surrogate-Key' => 'red green' ],
-	);
-	return ($status // 200, $headers{ $case // '' } // [], json_encode({ id => "$target " . ++$count->{"$auth $target"} }));
+	return ($status // 200, $HEADERS{ $case // '' } // [], json_encode({ id => "$target " . ++$count->{"$auth $target"} }));
 }
 
 sub serve_origin
@@ -116,6 +128,7 @@ import std;
 backend origin { .host = "127.0.0.1"; .port = "$origin->{port}"; }
 sub vcl_recv {
 	unset req.http.X-Pass;
+	std.collect(req.http.Surrogate-Key, " ");
 	if (req.method == "PURGE") {
 		if (req.http.Authorization != "Bearer $TOKEN") { return (synth(403, "Forbidden")); }
 		if (req.http.X-Purge-All == "true") { ban("obj.status != 0"); }
@@ -143,14 +156,18 @@ sub vcl_backend_fetch {
 	if (bereq.url ~ "embeddings") { set bereq.method = "POST"; }
 }
 sub vcl_backend_response {
+	std.collect(beresp.http.Cache-Control);
+	std.collect(beresp.http.Surrogate-Control);
+	std.collect(beresp.http.Vary);
+	std.collect(beresp.http.Surrogate-Key, " ");
 	set beresp.ttl = ${TTL}s;
 	set beresp.grace = ${GRACE}s;
 	set beresp.http.X-Of-Url = bereq.url;
 	set beresp.http.X-Of-Body = bereq.http.X-Body-Hash;
 	set beresp.http.X-Tags = beresp.http.Surrogate-Key + " " + bereq.http.Surrogate-Key;
 	unset beresp.http.Surrogate-Key;
-	if (beresp.http.Set-Cookie || beresp.http.Cache-Control ~ "(private|no-cache|no-store)" || beresp.http.Surrogate-Control ~ "no-store" ||
-		beresp.http.Vary == "*" || (beresp.status != 200 && beresp.status != 203 && beresp.status != 301 && beresp.status != 404 && beresp.status != 410)) {
+	if (beresp.http.Set-Cookie || beresp.http.Cache-Control ~ "(?i)(^|[ ,])(private|no-cache|no-store)([ ,=]|\$)" || beresp.http.Surrogate-Control ~ "no-store" ||
+		beresp.http.Vary ~ "(^|[ ,])[*]" || (beresp.status != 200 && beresp.status != 203 && beresp.status != 301 && beresp.status != 404 && beresp.status != 410)) {
 		set beresp.uncacheable = true;
 		set beresp.ttl = 120s;
 	} else {
@@ -196,8 +213,8 @@ sub send_to
 	my ($which, $method, $target, $headers, $body) = @_;
 	my @h = ('Host' => 'cache.test', Authorization => 'Bearer sk-one', @{ $headers // [] });
 	my %seen;
-	my @last; # the last one of a name counts
-	for (my $i = @h - 2; $i >= 0; $i -= 2) { unshift @last, @h[ $i, $i + 1 ] if !$seen{ lc $h[$i] }++ }
+	my @last; # the last one of a name counts, but of tags
+	for (my $i = @h - 2; $i >= 0; $i -= 2) { unshift @last, @h[ $i, $i + 1 ] if !$seen{ lc $h[$i] }++ || $h[$i] eq 'Surrogate-Key' }
 	push @last, 'Content-Type' => 'application/json' if defined $body;
 	push @last, 'X-Body-Hash' => sha256_hex($body // '') if $which eq 'varnish' && $method ne 'PURGE';
 	return http($method, $url{$which} . $target, \@last, $body);
@@ -226,10 +243,11 @@ sub embed { my ($name, $input, %o) = @_; return step($name, 'POST', $o{path} // 
 sub pass_time { my ($s) = @_; my $end = Time::HiRes::time() + $s; wait_for { Time::HiRes::time() >= $end } 'time'; return }
 
 # Answers and requests of every kind, twice, by HEAD, purged by URL, twice again.
-for my $case ('plain', 'maxage', 'varyx', 'tags', 'cookie', 'private', 'nocache', 'nostore', 'surrogate', 'vary', 's=203', 's=301', 's=404', 's=410') {
+my %unshared = @UNSHARED;
+for my $case (sort(keys %HEADERS), 's=203', 's=301', 's=404', 's=410') {
 	my $target = '/v1/models?' . ($case =~ /=/ ? $case : "c=$case");
 	step("get $case: $_", 'GET', $target) for 'first', 'second', 'third';
-	step("get $case: HEAD", 'HEAD', $target) if $case !~ /cookie|private|nocache|nostore|surrogate|vary$/;
+	step("get $case: HEAD", 'HEAD', $target) if !$unshared{$case};
 	step("get $case: another key", 'GET', $target, [ Authorization => 'Bearer sk-two' ]);
 	step("get $case: another host", 'GET', $target, [ Host => 'other.test' ]);
 	step("get $case: another query", 'GET', "$target&more");
@@ -252,12 +270,15 @@ for my $auth ('Bearer wrong', 'Bearer', 'likewise') {
 step('nothing was purged', 'GET', '/v1/models?c=plain');
 
 # Tags.
-for my $tag ('red', 'green', 'mine', 'nothing', 'nothing else') {
-	step("tag $tag: fill", 'GET', '/v1/models?c=tags&t', [ 'Surrogate-Key' => 'mine' ]);
-	step("tag $tag: fill untagged", 'GET', '/v1/models?c=plain&t');
-	purge("tag $tag: purge", '/', 'Surrogate-Key' => $tag);
-	step("tag $tag: after", 'GET', '/v1/models?c=tags&t', [ 'Surrogate-Key' => 'mine' ]);
-	step("tag $tag: untagged", 'GET', '/v1/models?c=plain&t');
+for my $fields ('tags', 'tags2') {
+	my @mine = map { ('Surrogate-Key' => $_) } $fields eq 'tags' ? 'mine ours' : ('mine', 'ours');
+	for my $tag ('red', 'green', 'mine', 'ours', 'nothing', 'nothing else') {
+		step("$fields, tag $tag: fill", 'GET', "/v1/models?c=$fields&t", \@mine);
+		step("$fields, tag $tag: fill untagged", 'GET', '/v1/models?c=plain&t');
+		purge("$fields, tag $tag: purge", '/', 'Surrogate-Key' => $tag);
+		step("$fields, tag $tag: after", 'GET', "/v1/models?c=$fields&t", \@mine);
+		step("$fields, tag $tag: untagged", 'GET', '/v1/models?c=plain&t');
+	}
 }
 
 # Everything.
@@ -274,10 +295,13 @@ embed('post one element in a list', ['a text']);
 embed('post two, one known', [ 'a text', 'a third text' ]);
 embed('post float and base64', 'a text', body => { encoding_format => 'float' });
 embed('post at another path', 'a text', path => '/openai/v1/embeddings');
-embed("post tagged: $_", 'tagged text', headers => [ 'Surrogate-Key' => 'blue' ]) for 'first', 'second';
-purge('post tagged: purge', '/', 'Surrogate-Key' => 'blue');
-embed("post tagged: $_", 'tagged text', headers => [ 'Surrogate-Key' => 'blue' ]) for 'after', 'again';
-embed('post tagged: other text', 'another text');
+for my $tag ('blue', 'black') {
+	my @tags = ('Surrogate-Key' => 'blue', 'Surrogate-Key' => 'black');
+	embed("post tagged, $tag: $_", 'tagged text', headers => \@tags) for 'first', 'second';
+	purge("post tagged, $tag: purge", '/', 'Surrogate-Key' => $tag);
+	embed("post tagged, $tag: $_", 'tagged text', headers => \@tags) for 'after', 'again';
+	embed("post tagged, $tag: other text", 'another text');
+}
 embed('post hashed: fill', 'hashed text');
 purge('post hashed: purge', '/', 'X-Body-Hash' => sha256_hex(json_encode({ model => 'm', input => 'hashed text' })));
 embed('post after a purge of its body hash', 'hashed text');
@@ -285,24 +309,29 @@ embed("post path: $_", 'path text') for 'first', 'second';
 purge('post path: purge', '/v1/embeddings');
 embed("post path: $_", 'path text') for 'after', 'again';
 embed("post 404: $_", 'x', model => 'none') for 'first', 'second';
+for my $case (qw(cookie nostore)) { embed("post answered with $case: $_", "text with $case", model => $case) for 'first', 'second' }
+for my $status (429, 500) { embed("post answered $status: $_", 'x', model => "s=$status", headers => [ Authorization => 'Bearer sk-three' ]) for 'first', 'second' }
 embed("post with a cookie: $_", 'cookie text', headers => [ Cookie => 'a=b' ]) for 'first', 'second';
 
 # A purge during a fetch.
-for my $kind ('get', 'post') {
+for ([ get => 'all' ], [ get => 'path' ], [ get => 'tag' ], [ get => "the answer's tag" ], [ post => 'all' ], [ post => 'path' ], [ post => 'tag' ]) {
+	my ($kind, $by) = @$_;
+	my $name = "$kind while purged by $by";
 	my %c;
-	my ($target, $body) = $kind eq 'get' ? ('/v1/models?c=plain&busy') : ('/v1/embeddings', json_encode({ model => 'm', input => 'busy text' }));
+	my ($target, $body) = $kind eq 'get' ? ('/v1/models?c=tags&busy=' . $by =~ tr/a-z//cdr) : ('/v1/embeddings', json_encode({ model => 'm', input => "busy text, $by" }));
+	my @purge = $by eq 'all' ? ('/', 'X-Purge-All' => 'true') : $by eq 'path' ? ($target) : ('/', 'Surrogate-Key' => $by eq 'tag' ? 'busy' : 'green');
 	control('hold');
 	for my $which (qw(varnish gatewayd)) {
 		$c{$which} = EG::HTTP->new($url{$which});
-		$c{$which}->send(EG::HTTP::format_request(uc $kind, $target, [ Host => 'cache.test', Authorization => 'Bearer sk-one',
+		$c{$which}->send(EG::HTTP::format_request(uc $kind, $target, [ Host => 'cache.test', Authorization => 'Bearer sk-one', 'Surrogate-Key' => 'busy',
 			$body ? ('Content-Type' => 'application/json') : (), 'X-Body-Hash' => sha256_hex($body // '') ], $body));
 	}
 	wait_for { control('held') == 2 } 'both wait for the origin';
-	purge("$kind while purged: purge", '/', 'X-Purge-All' => 'true');
+	purge("$name: purge", @purge);
 	control('release');
-	compare("$kind while purged", map { seen($c{$_}->response) } qw(varnish gatewayd));
-	step("$kind while purged: after", uc $kind, $target, [], $body);
-	step("$kind while purged: again", uc $kind, $target, [], $body);
+	compare($name, map { seen($c{$_}->response) } qw(varnish gatewayd));
+	step("$name: after", uc $kind, $target, [], $body);
+	step("$name: again", uc $kind, $target, [], $body);
 }
 
 # Time.
