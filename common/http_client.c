@@ -569,11 +569,6 @@ struct http_call *http_client_call(struct http_client *client,
 	return call;
 }
 
-struct span http_call_header(const struct http_call *call, const char *name)
-{
-	return http_client_easy_header(&call->head, name, 0);
-}
-
 struct span http_call_header_at(const struct http_call *call, const char *name, size_t i)
 {
 	return http_client_easy_header(&call->head, name, i);

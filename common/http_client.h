@@ -88,11 +88,15 @@ struct http_call *http_client_call(struct http_client *client,
 	const struct http_call_options *options,
 	void (*on_done)(struct http_call *call, const struct http_call_result *result, void *arg),
 	void *arg);
-/* Value of a response header, any case, the first of its name, without the blanks around it; data
- * NULL when absent. Valid inside on_done. */
-struct span http_call_header(const struct http_call *call, const char *name);
-/* The same of the i-th of its name, from 0: what may be a list may come in parts (RFC 9110 5.3). */
+/* Value of a response header, any case, the i-th of its name from 0, without the blanks around it;
+ * data NULL when absent. Valid inside on_done. What may be a list may come in several (RFC 9110
+ * 5.3). */
 struct span http_call_header_at(const struct http_call *call, const char *name, size_t i);
+/* The first. */
+static inline struct span http_call_header(const struct http_call *call, const char *name)
+{
+	return http_call_header_at(call, name, 0);
+}
 /* True once any byte of the request may have reached the server: never too late, perhaps early. */
 bool http_call_sent(const struct http_call *call);
 /* How often the request went out, or began to. */

@@ -110,10 +110,11 @@ struct provider_result {
 	int status;       /* of the answer to the caller: 4xx, 5xx */
 	struct span body; /* PROVIDER_REFUSED: the provider's body; else empty */
 	struct span content_type;
-	struct span location, surrogate_key; /* of a list of models; may be empty */
-	bool unshareable;       /* a list of models that says that it is not to be kept */
-	int64_t retry_after_ms; /* -1: none */
-	const char *detail;     /* one sentence; never contains a text or a secret */
+	struct span location;      /* of a list of models; may be empty */
+	struct span surrogate_key; /* the answer's tags; may be empty */
+	bool unshareable;          /* a list of models that says that it is not to be kept */
+	int64_t retry_after_ms;    /* -1: none */
+	const char *detail;        /* one sentence; never contains a text or a secret */
 };
 
 struct provider;

@@ -9,9 +9,9 @@
 #include "common/loop.h"
 #include "common/reclaim.h"
 #include "common/workers.h"
-#include "gatewayd/cache_control.h"
 #include "gatewayd/credential.h"
 #include "gatewayd/provider_attempt.h"
+#include "gatewayd/provider_fields.h"
 #include "gatewayd/provider_headers.h"
 #include "gatewayd/provider_targets.h"
 
@@ -84,6 +84,7 @@ struct provider_call {
 	uint64_t deadline_us;
 	uint64_t http_us; /* of the last attempt */
 
+	struct buf tags; /* of the answer */
 	struct buf answer;
 	struct provider_vectors vectors; /* of the answer under way */
 	struct provider_answer parsed;
@@ -101,6 +102,7 @@ static void call_free(struct provider_call *call)
 	provider_body_free(&call->body);
 	free(call->model);
 	free(call->query);
+	buf_free(&call->tags);
 	reclaim_buf(call->maker->loop, &call->answer);
 	provider_answer_free(&call->parsed);
 	provider_vectors_free(&call->vectors);
@@ -178,6 +180,7 @@ static void parsed(struct job *job)
 		.embeddings = call->parsed.embeddings,
 		.n_embeddings = call->n_inputs,
 		.model = {(char *)call->parsed.model.data, call->parsed.model.len},
+		.surrogate_key = {(const char *)call->tags.data, call->tags.len},
 		.total_tokens = call->parsed.total_tokens,
 		.retry_after_ms = -1,
 	};
@@ -325,51 +328,21 @@ static bool is_list(const struct provider_call *call, int status)
 	       (status == 200 || status == 203 || status == 301 || status == 404 || status == 410);
 }
 
-static bool is_shareable(const struct http_call *http)
-{
-	struct cache_control_answer part;
-	size_t i = 0;
-	do {
-		part = (struct cache_control_answer){
-			.set_cookie = http_call_header_at(http, "set-cookie", i),
-			.cache_control = http_call_header_at(http, "cache-control", i),
-			.surrogate_control = http_call_header_at(http, "surrogate-control", i),
-			.vary = http_call_header_at(http, "vary", i),
-		};
-		if (!cache_control_shareable(&part))
-			return false;
-		i++;
-	} while (part.cache_control.data || part.surrogate_control.data || part.vary.data);
-	return true;
-}
-
-/* All of its fields as one; a head is shorter than that. */
-static void join_tags(const struct http_call *http, struct buf *tags)
-{
-	struct span part;
-	for (size_t i = 0; (part = http_call_header_at(http, "surrogate-key", i)).data; i++) {
-		buf_append_char(tags, ' ');
-		buf_append(tags, part.data, part.len);
-	}
-}
-
 static void finish_list(struct provider_call *call, const struct http_call *http,
 	const struct http_call_result *result)
 {
-	struct buf tags = BUF_INIT(128u << 10);
-	join_tags(http, &tags);
+	provider_fields_tags(http, &call->tags);
 	struct provider_result list = {
 		.outcome = PROVIDER_OK,
 		.status = result->status,
 		.body = {(char *)result->body->data, result->body->len},
 		.content_type = http_call_header(http, "content-type"),
 		.location = http_call_header(http, "location"),
-		.surrogate_key = {(const char *)tags.data, tags.len},
-		.unshareable = buf_failed(&tags) || !is_shareable(http),
+		.surrogate_key = {(const char *)call->tags.data, call->tags.len},
+		.unshareable = buf_failed(&call->tags) || !provider_fields_shareable(http),
 		.retry_after_ms = -1,
 	};
 	finish(call, &list);
-	buf_free(&tags);
 }
 
 static void on_http_done(struct http_call *http, const struct http_call_result *result, void *arg)
@@ -390,6 +363,7 @@ static void on_http_done(struct http_call *http, const struct http_call_result *
 
 	bool answered = result->outcome == HTTP_CALL_OK;
 	if (answered && result->status == 200 && call->n_inputs) {
+		provider_fields_tags(http, &call->tags);
 		parse_answer(call, result->body);
 		return;
 	}

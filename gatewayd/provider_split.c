@@ -66,7 +66,7 @@ struct provider_call {
 	uint64_t *tokens;
 	uint64_t total_tokens;
 	bool has_some;
-	struct buf served_model;
+	struct buf served_model, tags;
 
 	bool failed;
 	struct provider_result failure;
@@ -205,6 +205,7 @@ static void call_free(struct provider_call *call)
 	free(call->waiting);
 	provider_request_copy_free(&call->copy);
 	buf_free(&call->served_model);
+	buf_free(&call->tags);
 	buf_free(&call->failure_text);
 	free(call);
 }
@@ -221,6 +222,7 @@ static void finish(struct provider_call *call)
 		result.total_tokens = call->total_tokens;
 		result.model = (struct span){
 			(char *)call->served_model.data, call->served_model.len};
+		result.surrogate_key = (struct span){(char *)call->tags.data, call->tags.len};
 	}
 	call->on_done(&result, call->arg);
 	call_free(call);
@@ -318,8 +320,12 @@ static int take_part(
 	call->total_tokens += result->total_tokens;
 	if (!call->has_some)
 		buf_append(&call->served_model, result->model.data, result->model.len);
+	if (result->surrogate_key.len) {
+		buf_append_char(&call->tags, ' ');
+		buf_append(&call->tags, result->surrogate_key.data, result->surrogate_key.len);
+	}
 	call->has_some = true;
-	return 0;
+	return buf_failed(&call->tags) ? -1 : 0;
 }
 
 /* What of this range goes in one call. */
@@ -419,6 +425,7 @@ static struct provider_call *split_buy(struct provider *provider,
 	call->on_done = on_done;
 	call->arg = arg;
 	buf_init(&call->served_model, QUERY_MAX_MODEL_BYTES);
+	buf_init(&call->tags, SIZE_MAX / 2);
 	buf_init(&call->failure_text, SIZE_MAX / 2);
 	call->weights = calloc(n, sizeof *call->weights);
 	call->waiting = calloc(n + 1, sizeof *call->waiting);

@@ -29,6 +29,7 @@ struct purchase {
 	bool has_trace, recorded;
 	bool handing_out;
 	bool keep_nothing;
+	bool not_in_memory; /* it could not be purged there */
 	char *model;
 	char *store_params;
 	struct digest credential;
@@ -136,7 +137,7 @@ static struct cache_object *keep(struct purchase *purchase, size_t index, uint64
 	struct cache_object *object = cache_object_new(parts->cache, &info,
 		embedding->source == VECTOR_BASE64 ? CACHE_BASE64 : CACHE_TEXT, text, true);
 	struct cache_tagging tagging = element_tagging(purchase->tags, purchase->since);
-	if (object && !purchase->keep_nothing)
+	if (object && !purchase->keep_nothing && !purchase->not_in_memory)
 		cache_insert_tagged(parts->cache, object, &tagging, now_ms);
 	return object;
 }
@@ -174,8 +175,36 @@ static void end(struct purchase *purchase, const struct provider_result *failure
 
 /* ---- From the provider ---- */
 
+/* The answer's own, beside those of the request. Too many, or bad ones: whoever set them could not
+ * purge by them. -1 when out of memory. */
+static int add_tags_of_answer(struct purchase *purchase, struct span field)
+{
+	struct span names[2 * SURROGATE_MAX_KEYS];
+	const char *reason;
+	int n_own = surrogate_keys_read(purchase->tags->field, names, &reason);
+	int n = surrogate_keys_read(field, names + n_own, &reason);
+	if (n < 0) {
+		log_fields(LOG_LEVEL_WARN, TRACE_TEXT(&purchase->trace.trace),
+			"embeddings of the provider are not kept in memory",
+			LOG_STR("reason", reason));
+		purchase->not_in_memory = true;
+	}
+	if (n <= 0)
+		return 0;
+	struct element_tags *both = element_tags_new(
+		span_of(purchase->model), names, (size_t)(n_own + n));
+	if (!both)
+		return -1;
+	element_tags_unref(&purchase->tags);
+	purchase->tags = both;
+	return 0;
+}
+
 static int take(struct purchase *purchase, const struct provider_result *result)
 {
+	if (purchase->tags && result->surrogate_key.len &&
+		add_tags_of_answer(purchase, result->surrogate_key) < 0)
+		return -1;
 	purchase->bought = calloc(purchase->n, sizeof *purchase->bought);
 	purchase->tokens = calloc(purchase->n, sizeof *purchase->tokens);
 	purchase->served_model = strndup(
@@ -361,7 +390,9 @@ static void on_element(const struct fetched *element, void *arg)
 		return; /* its flight begins again when the fetch ends */
 	struct cache_tag_key keys[CACHE_MAX_TAGS];
 	struct cache_tagging tagging = tagging_of_copy(purchase, element->tags, keys);
-	cache_insert_tagged(parts->cache, object, &tagging, now_ms);
+	/* None: its owner does not keep it, so that a purge there would pass over a copy here. */
+	if (element->tags.len)
+		cache_insert_tagged(parts->cache, object, &tagging, now_ms);
 	purchase->handing_out = true;
 	hand_over(purchase, element->index, object, element->source);
 	purchase->handing_out = false;

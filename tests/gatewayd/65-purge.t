@@ -92,6 +92,28 @@ subtest 'tags' => sub {
 	is ask($d[0], [ 'tagged 4', 'tagged 5' ])->{headers}{'x-cache'}, 'MISS', 'both count';
 };
 
+subtest 'tags of an answer' => sub {
+	my $split = daemon('gatewayd', http => 1, rpc => 'split.sock', env => { OPENAI_BASE_URL => $openai->base, STORE => 'none', PURGE_TOKEN => $TOKEN });
+	my @texts = map { "answered $_" } 1 .. 5;
+	for my $pod ([@d], [$split]) {
+		my $d = $pod->[0];
+		$openai->mode(headers => { 'Surrogate-Key' => 'theirs  both' }, $d == $split ? (max_inputs => 2) : ());
+		is ask($d, \@texts, headers => [ 'Surrogate-Key' => 'ours both' ])->{headers}{'surrogate-key'}, undef, 'not shown';
+		$openai->mode;
+		is ask($_, \@texts)->{headers}{'x-cache'}, 'HIT', 'kept' for @$pod;
+		purge($d, '/', 'Surrogate-Key' => 'theirs');
+		is ask($pod->[-1], \@texts, headers => [ 'Surrogate-Key' => 'ours' ])->{headers}{'x-cache-hits'}, '0/5', "the provider's counts";
+		$openai->mode(headers => { 'Surrogate-Key' => 'theirs' });
+		ask($d, 'once more', headers => [ 'Surrogate-Key' => 'ours' ]);
+		purge($d, '/', 'Surrogate-Key' => 'ours');
+		is hit($d, 'once more'), 'MISS', "and so does the client's";
+		$openai->mode(headers => { 'Surrogate-Key' => join ' ', 1 .. 33 });
+		for (1, 2) { is hit($d, 'too many'), 'MISS', 'with too many nothing is kept in memory' }
+		$openai->mode;
+	}
+	$split->stop;
+};
+
 subtest 'model' => sub {
 	ask($d[0], 'by model');
 	ask($d[0], 'by model', body => { model => 'fake-other' });

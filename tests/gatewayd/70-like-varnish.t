@@ -309,6 +309,12 @@ embed("post path: $_", 'path text') for 'first', 'second';
 purge('post path: purge', '/v1/embeddings');
 embed("post path: $_", 'path text') for 'after', 'again';
 embed("post 404: $_", 'x', model => 'none') for 'first', 'second';
+for my $case (qw(tags tags2)) {
+	embed("post answered with $case: $_", "text with $case", model => $case) for 'first', 'second';
+	purge("post answered with $case: purge", '/', 'Surrogate-Key' => 'green');
+	embed("post answered with $case: $_", "text with $case", model => $case) for 'after', 'again';
+	embed("post answered with $case: other text", 'another text');
+}
 for my $case (qw(cookie nostore)) { embed("post answered with $case: $_", "text with $case", model => $case) for 'first', 'second' }
 for my $status (429, 500) { embed("post answered $status: $_", 'x', model => "s=$status", headers => [ Authorization => 'Bearer sk-three' ]) for 'first', 'second' }
 embed("post with a cookie: $_", 'cookie text', headers => [ Cookie => 'a=b' ]) for 'first', 'second';
