@@ -21,6 +21,8 @@ my $M = 'text-embedding-3-small';
 sub ask { my @t = @_; return http_json($d->url . '/v1/embeddings', { input => \@t, model => $M, encoding_format => 'base64' }, [ Authorization => 'Bearer sk-good' ]) }
 sub metric { my ($name) = @_; return http('GET', $d->url . '/metrics')->{body} =~ /^\Q$name\E (\S+)$/m ? $1 : undef }
 sub puts { return metric("gatewayd_store_puts_total{store=\"dir\",result=\"$_[0]\"}") }
+# Look-ups that a busy machine did not do in their time.
+sub late { return metric('gatewayd_store_deadline_total') // 0 }
 sub objects { my @o = glob "$small/embeddings/*.json.gz"; return scalar @o }
 # cachectl checks every object.
 sub verify { my $out = qx{@{[ eg_bin('cachectl') ]} verify --store $small --json 2>/dev/null}; return json_decode($out) }
@@ -55,7 +57,7 @@ subtest 'a restart with a full store' => sub {
 	my $there = objects();
 	$d->start;
 	is ask(@texts)->{status}, 200, 'answered';
-	cmp_ok metric('gatewayd_store_look_ups_total{store="dir",result="hit"}'), '>=', $there - 1, 'what was stored is served';
+	cmp_ok metric('gatewayd_store_look_ups_total{store="dir",result="hit"}'), '>=', $there - 1 - late(), 'what was stored is served';
 };
 
 subtest 'read-only' => sub {
@@ -68,7 +70,7 @@ subtest 'read-only' => sub {
 	my $r = ask(@texts);
 	is $r->{status}, 200, 'answered after a restart';
 	like $r->{headers}{'x-cache-hits'}, qr/^(\d+)\/400$/, 'hits';
-	cmp_ok +($r->{headers}{'x-cache-hits'} =~ /^(\d+)/)[0], '>=', $v->{good} - 2, 'all that is there';
+	cmp_ok +($r->{headers}{'x-cache-hits'} =~ /^(\d+)/)[0], '>=', $v->{good} - 2 - late(), 'all that is there';
 	system 'mount', '-o', 'remount,rw', $small;
 	is ask('writable again')->{status}, 200, 'answered';
 };
