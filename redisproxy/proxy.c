@@ -30,6 +30,7 @@
 #define GATHER_LEAST 4  /* what is expected soon */
 #define GATHER_MOST  32
 #define GATHER_EACH  5 /* microseconds for each of it */
+#define GATHER_BYTES (64 << 10)
 
 static void destroy_dead(struct proxy *proxy)
 {
@@ -114,10 +115,15 @@ static void flush_clients(struct proxy *proxy, struct client *c)
 
 /* Those that had replies in this turn are about to send their next commands, or to get the next of
  * their replies: these will be read, sent on and written together. Where there were many, enough
- * has come already. */
+ * has come already; and where replies are large, their server waits for them to be read. */
 static void gather(struct proxy *proxy, const struct client *served)
 {
 	unsigned clients = 0, expected = 0;
+	bool is_much = proxy->reply_bytes >= GATHER_BYTES;
+
+	proxy->reply_bytes = 0;
+	if (is_much)
+		return;
 
 	for (const struct client *c = served; c && expected < GATHER_MOST; c = c->next_dirty) {
 		clients++;

@@ -84,6 +84,7 @@ struct proxy {
 	struct upstream *dirty_upstreams, **dirty_upstreams_end;
 	struct upstream *upstreams;
 	struct upstream *dead_upstreams;
+	size_t reply_bytes; /* that came in this turn */
 	struct client *dead_clients;
 
 	uint64_t paused_until_us;          /* CLIENT PAUSE was said here; 0: no */

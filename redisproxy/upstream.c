@@ -458,6 +458,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 		memcpy(proxy->scratch, up->tail, before);
 		up->tail_len = 0;
 		up->heard_us = proxy->now_us;
+		proxy->reply_bytes += (size_t)n;
 		take(up, proxy->scratch, before + (size_t)n);
 		/* TLS gives a record at a time. */
 		if ((size_t)n < room && !up->tls)
