@@ -270,6 +270,11 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 void client_wait_upstream(struct client *c, struct pool *pool)
 {
 	c->waits_for_pool = pool;
+	if (c->gave_up) {
+		stats_count(&c->proxy->stats, STATS_LOST, "no_connection");
+		client_wake(c, CLIENT_NO_CONNECTION);
+		return;
+	}
 	if (!c->wait_until_us)
 		c->wait_until_us = c->proxy->now_us + (uint64_t)c->proxy->conf->wait_ms * 1000;
 	c->wait = CLIENT_WAITS_UPSTREAM;

@@ -70,7 +70,9 @@ struct client {
 				   does */
 	uint64_t wait_until_us; /* kept over repeated tries for one command; 0: no command waits */
 	struct client *next_waiting, **prev_waiting;
-	char *error; /* what the command that waited is answered with; owned */
+	char *error;  /* what the command that waited is answered with; owned */
+	bool gave_up; /* one has waited in vain: what is read until all is answered does not
+		       * wait again */
 
 	bool multi, watch; /* the own connection has such a state */
 
@@ -115,6 +117,9 @@ void client_destroy(struct client *c);
 #define CLIENT_OUTPUT_HIGH (256 << 10) /* untaken replies, above which no command is looked at */
 void client_mark(struct client *c);
 void client_on_readable(int fd, short what, void *arg);
+
+/* What a command that has waited in vain for a connection is told. */
+#define CLIENT_NO_CONNECTION "ERR redisproxy: no connection to the upstream"
 
 /* For dispatch.c. Output: 0, or -1 when the client was closed for want of memory. */
 int client_say(struct client *c, const char *data, size_t len);

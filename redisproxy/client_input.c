@@ -204,6 +204,7 @@ static void take(struct client *c, char *data, size_t len, size_t held)
 {
 	size_t used;
 
+	c->gave_up = c->gave_up && c->in.len;
 	if (held || !c->in.len) {
 		size_t total = held + len;
 

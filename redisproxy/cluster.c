@@ -1,5 +1,6 @@
 #include "redisproxy/cluster.h"
 
+#include <hiredis/hiredis.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -240,8 +241,11 @@ void cluster_answered(
 	memset(cluster->owner, 0xff, sizeof cluster->owner);
 	if (slots_read(reply, server_address(server), on_range, cluster) < 0 ||
 		!cluster->n_masters) {
-		log_warn("%s: the answer to CLUSTER SLOTS is none, or names nobody",
-			server_address(server));
+		log_warn("%s: %s", server_address(server),
+			reply->type == REDIS_REPLY_ERROR ? reply->str
+			: reply->type == REDIS_REPLY_ARRAY && !reply->elements
+				? "the cluster has no slots yet, or this node knows of none"
+				: "its answer to CLUSTER SLOTS cannot be used");
 		/* What was known is better than nothing. */
 		memcpy(cluster->owner, before, sizeof before);
 		for (unsigned i = 0; i < SLOTS_N; i++)

@@ -99,14 +99,18 @@ static const struct config_row rows[] = {
 	{"upstream-wait", "REDISPROXY_UPSTREAM_WAIT", CONFIG_MS, AT(wait_ms), .def = "1s", .min = 0,
 		.max = 600000,
 		.help = "how long a command waits for a connection before it is answered with an "
-			"error"},
+			"error, and all that was read behind it too"},
 	{"response-timeout", "REDISPROXY_RESPONSE_TIMEOUT", CONFIG_MS, AT(response_timeout_ms),
 		.def = "30s", .min = 10,
 		.help = "a shared connection that owes replies and is silent for so long is closed"},
 	{"ping-interval", "REDISPROXY_PING_INTERVAL", CONFIG_MS, AT(ping_interval_ms), .def = "1s",
-		.min = 10, .max = 600000, .help = "time between two health checks of a server"},
+		.min = 10, .max = 600000,
+		.help = "time between two health checks of a server, which also see whether a client that "
+			"comes now must log in"},
 	{"ping-timeout", "REDISPROXY_PING_TIMEOUT", CONFIG_MS, AT(ping_timeout_ms), .def = "2s",
-		.min = 10, .max = 600000, .help = "a server silent for so long counts as down"},
+		.min = 10, .max = 600000,
+		.help = "a server silent for so long counts as down: what is under way on shared connections is "
+			"answered with an error, and nothing is sent there"},
 
 	{"topology-refresh", "REDISPROXY_TOPOLOGY_REFRESH", CONFIG_MS, AT(topology_refresh_ms),
 		.def = "10s", .min = 100, .max = 3600000,

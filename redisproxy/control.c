@@ -13,16 +13,20 @@
 #include "redisproxy/server.h"
 #include "redisproxy/talk.h"
 
-#define MAX_ASKED 8
+#define MAX_ASKED 12
+#define AT_ONCE   4 /* of one look */
 #define FLAGS_AT  2 /* COMMAND's entries: name, arity, flags ... */
 
-enum question { ASK_AUTH, ASK_COMMAND, ASK_PING, ASK_SLOTS, ASK_ROLE };
+enum question { ASK_AUTH, ASK_RESET, ASK_COMMAND, ASK_PING, ASK_SLOTS, ASK_ROLE };
 
 struct control {
 	struct proxy *proxy;
 	struct server *server;
 	bool learned;
 	bool up;
+	bool silent;   /* the last one did not answer in time, and no later one has */
+	bool refused;  /* a client that comes now must log in, or its login is wrong */
+	bool no_reset; /* it does not know RESET */
 	struct talk *talk;
 	struct timer *timer;
 	enum question asked[MAX_ASKED];
@@ -54,6 +58,32 @@ static void set_up(struct control *control, bool up, const char *why)
 	else
 		log_warn("%s is down: %s", server_address(control->server), why);
 	pools_health_changed(control->proxy, control->server, up);
+}
+
+/* Redis asks who somebody is when he connects, and never again: connections that were made before
+ * a password was set, or changed, still do what they could do then. */
+static void set_refused(struct control *control, bool refused, const char *why)
+{
+	if (control->refused == refused)
+		return;
+	control->refused = refused;
+	if (!refused)
+		return;
+	if (server_role(control->server) == SERVER_SENTINEL) {
+		log_warn("%s: REDISPROXY_SENTINEL_PASSWORD: %s", server_address(control->server),
+			why);
+		return;
+	}
+	if (*control->proxy->conf->remote_password)
+		log_warn("%s: REMOTE_PASSWORD: %s", server_address(control->server), why);
+	else
+		log_info("%s: clients must log in: %s", server_address(control->server), why);
+	pools_log_in_anew(control->proxy, control->server);
+}
+
+static bool begins(const redisReply *reply, const char *word)
+{
+	return reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, word, strlen(word)) == 0;
 }
 
 static void drop(struct control *control)
@@ -97,9 +127,7 @@ static void learn(struct control *control, const redisReply *table)
 /* A server that wants a password or forbids PING is there. */
 static bool is_healthy(const redisReply *reply)
 {
-	return reply->type != REDIS_REPLY_ERROR ||
-	       (strncmp(reply->str, "LOADING", 7) != 0 &&
-		       strncmp(reply->str, "MASTERDOWN", 10) != 0);
+	return !begins(reply, "LOADING") && !begins(reply, "MASTERDOWN");
 }
 
 /* A sentinel may be behind the times, and a master may have been told to be one no more. */
@@ -128,11 +156,19 @@ static void answered(struct control *control, const redisReply *reply)
 		check_role(control, reply);
 	if (question == ASK_COMMAND)
 		learn(control, reply);
-	if (question == ASK_PING)
-		set_up(control, is_healthy(reply),
-			reply->type == REDIS_REPLY_ERROR ? reply->str : "");
-	if (question == ASK_AUTH && reply->type == REDIS_REPLY_ERROR)
-		log_warn("%s: REMOTE_PASSWORD: %s", server_address(control->server), reply->str);
+	bool is_error = reply->type == REDIS_REPLY_ERROR;
+
+	if (question == ASK_RESET)
+		control->no_reset = is_error;
+	if (question == ASK_AUTH)
+		set_refused(control, is_error, is_error ? reply->str : "");
+	if (question == ASK_PING) {
+		control->silent = false;
+		set_up(control, is_healthy(reply), is_error ? reply->str : "");
+		if (!*control->proxy->conf->remote_password &&
+			server_role(control->server) != SERVER_SENTINEL)
+			set_refused(control, begins(reply, "NOAUTH"), is_error ? reply->str : "");
+	}
 }
 
 static void on_reply(const redisReply *reply, void *arg)
@@ -148,6 +184,7 @@ static void on_closed(const char *why, void *arg)
 	struct control *control = arg;
 
 	drop(control);
+	control->silent = false;
 	set_up(control, false, why);
 }
 
@@ -171,6 +208,33 @@ static void connect_now(struct control *control)
 		ask(control, ASK_COMMAND, (struct span[]){SPAN_LITERAL("COMMAND")}, 1);
 }
 
+/* The next answers are those that a client which comes now would get. */
+static void begin_anew(struct control *control)
+{
+	const struct redisproxy_conf *conf = control->proxy->conf;
+
+	if (*conf->remote_password) {
+		if (talk_auth(control->talk, conf->remote_username, conf->remote_password))
+			note_asked(control, ASK_AUTH);
+	} else if (!control->no_reset) {
+		ask(control, ASK_RESET, (struct span[]){SPAN_LITERAL("RESET")}, 1);
+	} else if (!control->n_asked) {
+		drop(control);
+		connect_now(control);
+	}
+}
+
+/* Nothing new goes there until it says something. */
+static void fall_silent(struct control *control)
+{
+	drop(control);
+	set_up(control, false, "no answer to PING");
+	if (control->silent || proxy_is_paused(control->proxy))
+		return;
+	control->silent = true;
+	pools_silent(control->proxy, control->server);
+}
+
 static void on_timer(void *arg)
 {
 	struct control *control = arg;
@@ -179,16 +243,18 @@ static void on_timer(void *arg)
 	timer_arm(control->timer, (uint64_t)conf->ping_interval_ms);
 	if (control->talk && control->n_asked &&
 		loop_now_us(control->proxy->loop) - control->asked_us >
-			(uint64_t)conf->ping_timeout_ms * 1000) {
-		drop(control);
-		set_up(control, false, "no answer to PING");
-	}
+			(uint64_t)conf->ping_timeout_ms * 1000)
+		fall_silent(control);
+	if (control->n_asked > MAX_ASKED - AT_ONCE)
+		return;
 	if (!control->talk)
 		connect_now(control);
-	if (control->talk && control->n_asked < MAX_ASKED - 1)
-		ask(control, ASK_PING, (struct span[]){SPAN_LITERAL("PING")}, 1);
-	if (control->talk && control->n_asked < MAX_ASKED - 1 && control->proxy->sentinel &&
-		server_role(control->server) == SERVER_WRITER)
+	else if (server_role(control->server) != SERVER_SENTINEL)
+		begin_anew(control);
+	if (!control->talk)
+		return;
+	ask(control, ASK_PING, (struct span[]){SPAN_LITERAL("PING")}, 1);
+	if (control->proxy->sentinel && server_role(control->server) == SERVER_WRITER)
 		ask(control, ASK_ROLE, (struct span[]){SPAN_LITERAL("ROLE")}, 1);
 }
 
@@ -232,8 +298,14 @@ bool control_up(const struct control *control)
 	return control->up;
 }
 
+bool control_silent(const struct control *control)
+{
+	return control->silent;
+}
+
 void control_reconnect(struct control *control)
 {
 	drop(control);
+	control->silent = false;
 	timer_arm(control->timer, 0);
 }

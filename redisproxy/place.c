@@ -20,8 +20,6 @@
 #define MAX_ERROR       1024   /* bytes of an error that may be a redirection */
 #define HEAD_BYTES      16
 
-static const char no_connection[] = "ERR redisproxy: no connection to the upstream";
-
 /* ---- the queue of a client ---- */
 
 static void give_held(struct client *c, struct place *p)
@@ -241,6 +239,17 @@ static void found(struct place *p)
 	p->client->astray--;
 }
 
+static void answer_late(struct place *p)
+{
+	struct proxy *proxy = p->client->proxy;
+	bool nobody = p->route.slot < SLOTS_N && cluster_known(proxy->cluster) && !choose_server(p);
+
+	if (!p->client->dead)
+		stats_count(&proxy->stats, STATS_LOST, "no_connection");
+	p->client->gave_up = true;
+	place_answer_error(p, nobody ? "CLUSTERDOWN Hash slot not served" : CLIENT_NO_CONNECTION);
+}
+
 static void run_astray(struct proxy *proxy)
 {
 	static uint64_t pass;
@@ -257,13 +266,7 @@ static void run_astray(struct proxy *proxy)
 		bool is_late = proxy->now_us >= p->deadline_us && !p->not_before_us;
 
 		if (c->dead || (is_late && c->astray_pass != pass)) {
-			if (!c->dead)
-				stats_count(&proxy->stats, STATS_LOST, "no_connection");
-			place_answer_error(p, p->route.slot < SLOTS_N &&
-							      cluster_known(proxy->cluster) &&
-							      !choose_server(p)
-						      ? "CLUSTERDOWN Hash slot not served"
-						      : no_connection);
+			answer_late(p);
 			continue;
 		}
 		if (c->astray_pass != pass && proxy->now_us >= p->not_before_us) {
@@ -308,7 +311,11 @@ void places_refused(struct proxy *proxy, struct pool *pool, const char *text)
 
 void place_start(struct place *p)
 {
-	if (p->client->astray || !try_send(p))
+	if (!p->client->astray && try_send(p))
+		return;
+	if (p->client->gave_up)
+		answer_late(p);
+	else
 		go_astray(p);
 }
 

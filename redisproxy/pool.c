@@ -377,17 +377,50 @@ void pool_demoted(struct pool *pool)
 	pools_replace(proxy, proxy->writer);
 }
 
+static void replace(struct upstream *up)
+{
+	/* The present one may be in use by our caller: it goes with the next sweep. */
+	if (up->count || up->owner)
+		up->retiring = true;
+	else
+		retire(up);
+}
+
 void pools_replace(struct proxy *proxy, struct server *server)
 {
 	for (struct upstream *up = proxy->upstreams, *next; up; up = next) {
 		next = up->next;
-		/* The present one may be in use by our caller: it goes with the next sweep. */
-		if (up->pool->server == server && !up->retiring) {
-			if (up->count || up->owner)
-				up->retiring = true;
-			else
-				retire(up);
-		}
+		if (up->pool->server == server && !up->retiring)
+			replace(up);
+	}
+}
+
+void pools_log_in_anew(struct proxy *proxy, struct server *server)
+{
+	const struct pool_key *ours = &proxy->default_pool->key;
+
+	/* Its clients' next commands go to other connections: not before what is under way. */
+	proxy->epoch++;
+	for (struct upstream *up = proxy->upstreams, *next; up; up = next) {
+		const struct pool_key *key = &up->pool->key;
+
+		next = up->next;
+		if (up->pool->server == server && !up->retiring &&
+			(!key->password.len || (span_equal(key->user, ours->user) &&
+						       span_equal(key->password, ours->password))))
+			replace(up);
+	}
+}
+
+void pools_silent(struct proxy *proxy, struct server *server)
+{
+	for (struct upstream *up = proxy->upstreams, *next; up; up = next) {
+		next = up->next;
+		if (up->pool->server == server && !up->owner)
+			upstream_close(
+				up, up->is_shared ? "the upstream does not answer: the command may "
+						    "have been executed all the same"
+						  : NULL);
 	}
 }
 
@@ -441,7 +474,8 @@ static void sweep_upstream(struct upstream *up, uint64_t now)
 		client_too_slow(up->slow);
 		return;
 	}
-	if (up->is_shared && up->count && !up->slow && !proxy_is_paused(up->proxy) &&
+	if ((up->is_shared || server_silent(up->pool->server)) && up->count && !up->slow &&
+		!proxy_is_paused(up->proxy) &&
 		silent_us > (uint64_t)conf->response_timeout_ms * 1000) {
 		upstream_close(up, "the upstream does not answer");
 		return;

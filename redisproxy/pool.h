@@ -88,7 +88,11 @@ void pools_replace(struct proxy *proxy, struct server *server);
 /* No client needs it: its pools go. */
 void pools_forget_server(struct proxy *proxy, struct server *server);
 
-/* From control.c. */
+/* From control.c. Who comes now may do less than those who came before: the connections of clients
+ * that have not said AUTH take nothing new, and others are made. */
+void pools_log_in_anew(struct proxy *proxy, struct server *server);
+/* The server says nothing: shared connections are closed, those of clients' own stay. */
+void pools_silent(struct proxy *proxy, struct server *server);
 void pools_health_changed(struct proxy *proxy, struct server *server, bool up);
 /* Once a second: times of connections and pools. */
 void pools_sweep(struct proxy *proxy);

@@ -280,6 +280,11 @@ bool server_up(const struct server *server)
 	return *server->text && control_up(server->control);
 }
 
+bool server_silent(const struct server *server)
+{
+	return control_silent(server->control);
+}
+
 struct server_count *server_count(struct server *server)
 {
 	return &server->count;

@@ -43,6 +43,8 @@ bool server_ask_slots(struct server *server);
 const char *server_address(const struct server *server);
 /* Answers its health checks, or has not been asked for the first time. */
 bool server_up(const struct server *server);
+/* It is down because a health check got no answer in time: whatever is sent there would hang. */
+bool server_silent(const struct server *server);
 /* A connecting, non-blocking socket; -1 with errno (EAGAIN: not looked up yet, or tried too
  * recently). */
 int server_connect(struct server *server);

@@ -31,8 +31,11 @@ struct upstream *upstream_new(struct pool *pool, bool is_shared, struct client *
 {
 	struct proxy *proxy = pool->proxy;
 	struct event_base *base = loop_base(proxy->loop);
-	int fd = server_connect(pool->server);
+	int fd = -1;
 
+	errno = EAGAIN;
+	if (!server_silent(pool->server))
+		fd = server_connect(pool->server);
 	if (fd < 0)
 		return NULL;
 	struct upstream *up = calloc(1, sizeof *up);

@@ -70,7 +70,8 @@ static void try_again(struct client *c, uint64_t now)
 {
 	if (now >= c->wait_until_us) {
 		stats_count(&c->proxy->stats, STATS_LOST, "no_connection");
-		client_wake(c, "ERR redisproxy: no connection to the upstream");
+		c->gave_up = true;
+		client_wake(c, CLIENT_NO_CONNECTION);
 	} else if (!c->waits_for_pool || !server_up(c->waits_for_pool->server)) {
 		/* Perhaps a connection of its own can be made by now; perhaps the reader is down,
 		 * and the writer is not. */

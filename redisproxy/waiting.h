@@ -4,7 +4,8 @@
 /*
  * The clients whose next command waits for a connection, or for room on one
  * (CLIENT_WAITS_UPSTREAM): first come, first served. Who waits for a connection gets an error after
- * REDISPROXY_UPSTREAM_WAIT; who waits for room waits as long as the connection lives.
+ * REDISPROXY_UPSTREAM_WAIT, with all that was read behind it; who waits for room waits as long as
+ * the connection lives.
  */
 #include <stdbool.h>
 
