@@ -110,6 +110,8 @@ void http_connection_flush(struct http_connection *c)
 	}
 }
 
+static const struct http_refusal late_body = {408, "The request body did not arrive in time."};
+
 /* The steps. Each returns true if there may be more to do at once. */
 
 static bool step_idle(struct http_connection *c)
@@ -216,6 +218,10 @@ static bool step_exchange(struct http_connection *c)
 	struct http_exchange *x = c->exchange;
 	if (x->responded) {
 		set_state(c, HTTP_STATE_ANSWERED);
+		return true;
+	}
+	if (x->late && !x->body_done) {
+		refuse_body(c, &late_body);
 		return true;
 	}
 	if (!x->paused && !x->body_done) {
@@ -376,7 +382,9 @@ static void settle(struct http_connection *c)
 			c->broken = true;
 	}
 	enum http_watch watch = wanted_watch(c);
-	if (watch != c->watch || c->rewatch || (watch == HTTP_WATCH_BODY && c->got_input) ||
+	/* A body that is dropped has so long altogether. */
+	bool more_body = c->got_input && c->state == HTTP_STATE_EXCHANGE;
+	if (watch != c->watch || c->rewatch || (watch == HTTP_WATCH_BODY && more_body) ||
 		(watch == HTTP_WATCH_WRITE && c->wrote)) {
 		http_server_watch(c, watch);
 		if (watch == HTTP_WATCH_WRITE)
@@ -474,8 +482,6 @@ void http_connection_timed_out(struct http_connection *c)
 {
 	static const struct http_refusal late_head = {
 		408, "The request header did not arrive in time."};
-	static const struct http_refusal late_body = {
-		408, "The request body did not arrive in time."};
 	/* A call of this turn may have changed what we wait for: then nobody is late. */
 	if (c->watch != wanted_watch(c)) {
 		run(c);

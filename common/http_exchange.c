@@ -164,6 +164,14 @@ void http_exchange_resume(struct http_exchange *x)
 	http_connection_wake(x->connection);
 }
 
+void http_exchange_time_out(struct http_exchange *x)
+{
+	if (x->paused || x->body_done || http_input_unread(x->connection) > 0)
+		return;
+	x->late = true;
+	http_connection_wake(x->connection);
+}
+
 static const char *date_line(struct http_server *server)
 {
 	uint64_t second = loop_wall_ms(server->loop) / 1000;

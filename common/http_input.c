@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "common/http_server_private.h"
@@ -72,6 +73,12 @@ static void end_of_input(struct http_connection *c)
 	}
 	c->exchange->body_done = true;
 	c->in_len = 0;
+}
+
+size_t http_input_unread(const struct http_connection *c)
+{
+	int n;
+	return ioctl(c->fd, FIONREAD, &n) || n < 0 ? 0 : (size_t)n;
 }
 
 void http_input_read(struct http_connection *c)

@@ -52,7 +52,10 @@ struct http_server_options {
 	size_t max_connections;   /* further ones wait in the kernel's queue */
 	uint32_t idle_timeout_ms; /* keep-alive, no byte of a next request: closed without a word */
 	uint32_t header_timeout_ms; /* first byte to the end of the head; 408 */
-	uint32_t body_timeout_ms; /* between two reads of a body that we are willing to read; 408 */
+	/* Between two reads of a body that we are willing to read; 408. For all of one that is
+	 * dropped.
+	 */
+	uint32_t body_timeout_ms;
 	uint32_t write_timeout_ms; /* client takes no byte of the response for so long: reset */
 	/* Nor may it take less than this on average, once it kept us waiting for write_timeout_ms:
 	 * what it is sent is held by somebody. 0: any rate will do. */
@@ -146,6 +149,9 @@ void http_exchange_accept(
  * while paused. */
 void http_exchange_pause(struct http_exchange *exchange);
 void http_exchange_resume(struct http_exchange *exchange);
+/* The body comes too slowly for the handler's taste: 408 and on_abort, as after body_timeout_ms.
+ * Nothing happens if bytes of it wait to be read: then it is not the client who is slow. */
+void http_exchange_time_out(struct http_exchange *exchange);
 
 /*
  * Respond. header_lines is a block of complete "Name: value\r\n" lines made with http_header_add(),

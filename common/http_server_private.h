@@ -97,6 +97,7 @@ struct http_exchange {
 	bool body_done;  /* nothing of the body is left to read */
 	bool end_told;   /* on_body_end was called */
 	bool paused;
+	bool late;        /* http_exchange_time_out() */
 	bool wants_drain; /* http_exchange_send() said "enough" */
 	bool wants_body;  /* client waits for 100 Continue */
 	bool is_head;     /* the method is HEAD */
@@ -268,6 +269,8 @@ void http_connection_wake(struct http_connection *c);
 /* Read once. Room comes from the server's scratch buffer: http_input_keep() before anybody else
  * reads. */
 void http_input_read(struct http_connection *c);
+/* Bytes that the kernel has and we have not read. */
+size_t http_input_unread(const struct http_connection *c);
 void http_input_keep(struct http_connection *c);
 static inline void http_input_consume(struct http_connection *c, size_t len)
 {

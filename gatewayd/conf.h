@@ -26,7 +26,7 @@ struct gatewayd_conf {
 	char *listen;
 	int64_t instance, instances;
 
-	int64_t max_body_bytes;
+	int64_t max_body_bytes, body_budget_bytes;
 	int64_t max_inputs;
 	int64_t max_connections;
 	int64_t worker_threads;

@@ -2,13 +2,11 @@
 
 #include <stdlib.h>
 
+#include "common/body.h"
 #include "common/daemon.h"
 #include "common/health.h"
 #include "common/loop.h"
-#include "common/reclaim.h"
 
-/* Bodies are hashed in pieces of this size as they arrive; a smaller one at once, at its end. */
-#define HASH_PIECE_BYTES (64u << 10)
 /* A streamed answer gives way to others after so much. */
 #define PULL_BYTES (128u << 10)
 #define PULL_US    (LOOP_SLICE_US / 4)
@@ -16,7 +14,7 @@
 struct exchange_http {
 	struct daemon *daemon;
 	struct http_server *server;
-	size_t max_body_bytes;
+	struct bodies *bodies;
 	void (*on_exchange)(struct exchange *exchange, void *arg);
 	void *arg;
 };
@@ -25,9 +23,7 @@ struct http_entry {
 	struct exchange exchange; /* first */
 	struct exchange_http *listener;
 	struct http_exchange *http;
-	struct buf body;
-	struct digest_state *sum; /* NULL until the body is large */
-	size_t hashed;
+	struct body *body;     /* NULL without one */
 	struct deferred later; /* hands the body over, or goes on pulling */
 	bool accepted;
 };
@@ -35,30 +31,12 @@ struct http_entry {
 static void entry_free(struct http_entry *entry)
 {
 	loop_defer_cancel(daemon_loop(entry->listener->daemon), &entry->later);
-	digest_free(&entry->sum);
-	reclaim_buf(daemon_loop(entry->listener->daemon), &entry->body);
+	body_unref(&entry->body);
 	exchange_leave(&entry->exchange);
 	free(entry);
 }
 
 /* ---- What the server tells us ---- */
-
-static void on_body(struct span data, void *arg)
-{
-	struct http_entry *entry = arg;
-	if (buf_append(&entry->body, data.data, data.len) < 0)
-		return; /* the server's limit is ours: only memory can be short; seen at the end */
-	if (entry->body.len - entry->hashed >= HASH_PIECE_BYTES) {
-		if (!entry->sum)
-			entry->sum = digest_new();
-		if (entry->sum) {
-			digest_update(entry->sum,
-				(struct span){(const char *)entry->body.data + entry->hashed,
-					entry->body.len - entry->hashed});
-			entry->hashed = entry->body.len;
-		}
-	}
-}
 
 static void refuse_for_memory(struct http_entry *entry)
 {
@@ -70,25 +48,43 @@ static void refuse_for_memory(struct http_entry *entry)
 	entry_free(entry);
 }
 
+static void on_body(struct span data, void *arg)
+{
+	struct http_entry *entry = arg;
+	enum body_flow flow;
+	/* The server's limit is that of bodies: only memory can be short. */
+	if (body_append(entry->body, data, &flow) < 0)
+		refuse_for_memory(entry);
+	else if (flow == BODY_STOP_READING)
+		http_exchange_pause(entry->http);
+}
+
+static void read_on(void *arg)
+{
+	struct http_entry *entry = arg;
+	http_exchange_resume(entry->http);
+}
+
+static void on_late(void *arg)
+{
+	struct http_entry *entry = arg;
+	http_exchange_time_out(entry->http);
+}
+
+static const struct body_events body_events = {.on_read_on = read_on, .on_late = on_late};
+
 static void on_body_end(void *arg)
 {
 	struct http_entry *entry = arg;
 	struct exchange *exchange = &entry->exchange;
-	if (buf_failed(&entry->body)) {
-		refuse_for_memory(entry);
-		return;
-	}
-	struct span rest = {
-		(const char *)entry->body.data + entry->hashed, entry->body.len - entry->hashed};
-	if (entry->sum) {
-		digest_update(entry->sum, rest);
-		exchange->body_hash = digest_final(entry->sum);
+	if (entry->body) {
+		body_finish(entry->body);
+		exchange->has_body = true;
+		exchange->body_bytes = body_bytes(entry->body).len;
+		exchange->body_hash = *body_digest(entry->body);
 	} else {
-		exchange->body_hash = digest_of(
-			(struct span){(const char *)entry->body.data, entry->body.len});
+		exchange->body_hash = digest_of((struct span){"", 0});
 	}
-	exchange->body_bytes = entry->body.len;
-	exchange->has_body = entry->body.len > 0 || http_exchange_content_length(entry->http) != 0;
 	entry->listener->on_exchange(exchange, entry->listener->arg);
 }
 
@@ -153,11 +149,11 @@ static bool entry_header_at(
 static void hand_body_over(void *arg)
 {
 	struct http_entry *entry = arg;
-	size_t len = 0;
-	void *data = buf_take(&entry->body, &len);
-	entry->exchange.events->on_body(
-		slice_reclaimed(daemon_loop(entry->listener->daemon), data, len),
-		entry->exchange.arg);
+	struct slice slice = {0};
+	if (entry->body)
+		slice = body_slice(entry->body, 0, body_bytes(entry->body).len);
+	body_unref(&entry->body);
+	entry->exchange.events->on_body(slice, entry->exchange.arg);
 }
 
 static void entry_want_body(struct exchange *exchange)
@@ -220,7 +216,6 @@ static void on_request(struct http_exchange *http, void *arg)
 	}
 	entry->listener = listener;
 	entry->http = http;
-	buf_init(&entry->body, listener->max_body_bytes);
 	struct exchange *exchange = &entry->exchange;
 	exchange->ops = &http_ops;
 	exchange->method = http_exchange_method(http);
@@ -230,6 +225,12 @@ static void on_request(struct http_exchange *http, void *arg)
 	exchange->started_us = loop_now_us(daemon_loop(listener->daemon));
 	exchange_enter(exchange, http_exchange_header(http, "traceparent"), "tcp");
 	http_exchange_accept(http, &http_events, entry);
+	int64_t length = http_exchange_content_length(http);
+	if (length == 0)
+		return;
+	entry->body = body_new(listener->bodies, length, &body_events, entry);
+	if (!entry->body)
+		refuse_for_memory(entry);
 }
 
 /* ---- The listener ---- */
@@ -239,19 +240,25 @@ static const struct http_server_events server_events = {
 };
 
 struct exchange_http *exchange_http_new(struct daemon *daemon,
-	const struct http_server_options *options,
+	const struct http_server_options *options, uint64_t body_budget_bytes,
 	void (*on_exchange)(struct exchange *exchange, void *arg), void *arg)
 {
 	struct exchange_http *listener = calloc(1, sizeof *listener);
 	if (!listener)
 		return NULL;
 	listener->daemon = daemon;
-	listener->max_body_bytes = options->max_body_bytes;
 	listener->on_exchange = on_exchange;
 	listener->arg = arg;
+	listener->bodies = bodies_new(
+		daemon_loop(daemon), &(struct bodies_options){
+					     .budget_bytes = body_budget_bytes,
+					     .max_body_bytes = options->max_body_bytes,
+					     .timeout_ms = options->body_timeout_ms,
+					     .least_bytes_s = options->min_write_bytes_s,
+				     });
 	listener->server = http_server_new(daemon_loop(daemon), options, &server_events, listener);
-	if (!listener->server) {
-		free(listener);
+	if (!listener->bodies || !listener->server) {
+		exchange_http_free(&listener);
 		return NULL;
 	}
 	http_server_measure(listener->server, daemon_metrics(daemon));
@@ -273,6 +280,7 @@ void exchange_http_free(struct exchange_http **listener)
 	if (!*listener)
 		return;
 	http_server_free(&(*listener)->server);
+	bodies_free(&(*listener)->bodies);
 	free(*listener);
 	*listener = NULL;
 }

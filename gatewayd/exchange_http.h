@@ -12,10 +12,11 @@
 struct daemon;
 struct exchange_http;
 
-/* on_exchange: a request is complete; it must exchange_accept() or respond. NULL when out of
- * memory. */
+/* body_budget_bytes and the pace of bodies: as in common/body.h; a client may bring
+ * no less than options->min_write_bytes_s. on_exchange: a request is complete; it must
+ * exchange_accept() or respond. NULL when out of memory. */
 struct exchange_http *exchange_http_new(struct daemon *daemon,
-	const struct http_server_options *options,
+	const struct http_server_options *options, uint64_t body_budget_bytes,
 	void (*on_exchange)(struct exchange *exchange, void *arg), void *arg);
 /* Serve this listening socket, taken over. 0, or -1 with errno. */
 int exchange_http_listen(struct exchange_http *entry, int fd);

@@ -286,7 +286,8 @@ static void make_listeners(struct parts *parts, const struct gatewayd_conf *conf
 	options.max_body_bytes = (size_t)conf->max_body_bytes;
 	options.max_connections = (size_t)conf->max_connections;
 	parts->http = must(
-		exchange_http_new(parts->daemon, &options, gateway_serve, &parts->gateway),
+		exchange_http_new(parts->daemon, &options, (uint64_t)conf->body_budget_bytes,
+			gateway_serve, &parts->gateway),
 		"HTTP server");
 	parts->rpc = must(exchange_rpc_new(parts->gateway.loop, parts->gateway.leases,
 				  (size_t)conf->max_body_bytes, gateway_serve, &parts->gateway),

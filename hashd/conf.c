@@ -49,8 +49,10 @@ static const struct config_row rows[] = {
 		.max = 1 << 30, .section = "Limits", .help = "largest request body; 413 above"},
 	{"body-budget", "HASHD_BODY_BUDGET", CONFIG_BYTES, AT(body_budget_bytes), .def = "256MiB",
 		.min = 1024,
-		.help = "bytes of request bodies in memory; above, the newest clients are read no "
-			"further"},
+		.help = "bytes of request bodies in memory, beyond the first 16 KiB of each; above, "
+			"the newest clients are read no further"},
+	{"rpc-body-budget", "HASHD_RPC_BODY_BUDGET", CONFIG_BYTES, AT(rpc_body_budget_bytes),
+		.def = "64MiB", .min = 1024, .help = "the same for bodies that come over RPC"},
 	{"max-head", "HASHD_MAX_HEAD", CONFIG_BYTES, AT(max_head_bytes), .def = "64KiB",
 		.min = 1024, .max = 512 << 10,
 		.help = "largest request line and header fields together; 431 above"},
@@ -62,7 +64,13 @@ static const struct config_row rows[] = {
 	{"header-timeout", "HASHD_HEADER_TIMEOUT", CONFIG_MS, AT(header_timeout_ms), .def = "10s",
 		.min = 10, .help = "time for a request head, from its first byte; 408"},
 	{"body-timeout", "HASHD_BODY_TIMEOUT", CONFIG_MS, AT(body_timeout_ms), .def = "30s",
-		.min = 10, .help = "time between two reads of a request body; 408"},
+		.min = 10,
+		.help = "time between two reads of a request body; 408. While others wait for room, "
+			"also the time for the largest body: who is slower than that is 408"},
+	{"min-read-rate", "HASHD_MIN_READ_RATE", CONFIG_BYTES, AT(min_read_bytes_s), .def = "8KiB",
+		.min = 0, .max = 1 << 30,
+		.help = "bytes a second; a request body of which less comes on average in "
+			"body-timeout is 408; 0: any rate will do"},
 	{"write-timeout", "HASHD_WRITE_TIMEOUT", CONFIG_MS, AT(write_timeout_ms), .def = "60s",
 		.min = 10,
 		.help = "a client that takes no byte of its answer for so long is reset"},

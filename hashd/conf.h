@@ -23,12 +23,12 @@ struct hashd_conf {
 	int64_t request_timeout_ms;
 
 	int64_t max_body_bytes;
-	int64_t body_budget_bytes;
+	int64_t body_budget_bytes, rpc_body_budget_bytes;
 	int64_t max_head_bytes;
 	int64_t max_connections;
 	int64_t idle_timeout_ms;
 	int64_t header_timeout_ms;
-	int64_t body_timeout_ms;
+	int64_t body_timeout_ms, min_read_bytes_s;
 	int64_t write_timeout_ms;
 	int64_t min_write_bytes_s;
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "common/body.h"
 #include "common/buf.h"
 #include "common/daemon.h"
 #include "common/health.h"
@@ -12,7 +13,6 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/trace_span.h"
-#include "hashd/body.h"
 #include "hashd/conf.h"
 #include "hashd/headers.h"
 #include "hashd/observe.h"
@@ -282,6 +282,16 @@ static void read_on(void *arg)
 		http_exchange_resume(visit->exchange);
 }
 
+static void on_late(void *arg)
+{
+	struct visit *visit = arg;
+
+	if (visit->exchange)
+		http_exchange_time_out(visit->exchange);
+}
+
+static const struct body_events body_events = {.on_read_on = read_on, .on_late = on_late};
+
 static void on_body(struct span data, void *arg)
 {
 	struct visit *visit = arg;
@@ -436,14 +446,9 @@ static void on_request(struct http_exchange *exchange, void *arg)
 
 	if (length == 0)
 		return;
-	enum body_flow flow;
-
-	visit->body = body_new(front->parts.bodies, length,
-		(size_t)front->parts.conf->max_body_bytes, read_on, visit, &flow);
+	visit->body = body_new(front->parts.bodies, length, &body_events, visit);
 	if (!visit->body)
 		respond_failure(take_exchange(visit), REQUEST_NO_MEMORY);
-	else if (flow == BODY_STOP_READING)
-		http_exchange_pause(exchange);
 }
 
 static void on_finished(struct http_exchange *exchange, int status, uint64_t bytes_in,
@@ -509,9 +514,11 @@ static void collect(void *arg)
 	metric_set(metric(metrics, observe_family(OBSERVE_CONNECTIONS)),
 		(double)http_server_connections(front->server));
 	metric_set(metric(metrics, observe_family(OBSERVE_BODY_BYTES)),
-		(double)bodies_bytes(front->parts.bodies));
+		(double)(bodies_bytes(front->parts.bodies) +
+			 bodies_bytes(front->parts.local_bodies)));
 	metric_set(metric(metrics, observe_family(OBSERVE_PAUSED)),
-		(double)bodies_paused(front->parts.bodies));
+		(double)(bodies_paused(front->parts.bodies) +
+			 bodies_paused(front->parts.local_bodies)));
 }
 
 struct front *front_new(const struct front_parts *parts)

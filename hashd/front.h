@@ -20,7 +20,7 @@ struct requests;
 struct front_parts {
 	struct daemon *daemon;
 	const struct hashd_conf *conf;
-	struct bodies *bodies;
+	struct bodies *bodies, *local_bodies; /* the second only to be measured */
 	struct requests *requests;
 	struct observe *observe;
 };

@@ -4,11 +4,11 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "common/body.h"
 #include "common/buf.h"
 #include "common/log.h"
 #include "common/messages.h"
 #include "common/trace_span.h"
-#include "hashd/body.h"
 #include "hashd/conf.h"
 #include "hashd/headers.h"
 #include "hashd/request.h"
@@ -297,6 +297,13 @@ static void read_on(void *arg)
 	errand->owed_credit = 0;
 }
 
+static void on_late(void *arg)
+{
+	give_up(arg, RPC_FAILED, "the body did not come in time");
+}
+
+static const struct body_events body_events = {.on_read_on = read_on, .on_late = on_late};
+
 /* false: the errand is over. */
 static bool receive(struct errand *errand, struct span data)
 {
@@ -313,7 +320,8 @@ static bool receive(struct errand *errand, struct span data)
 		return false;
 	}
 	errand->owed_credit += data.len;
-	if (flow == BODY_READ_ON)
+	/* Until there, the first credit lasts. */
+	if (flow == BODY_READ_ON && body_bytes(errand->body).len >= BODY_FREE_BYTES)
 		read_on(errand);
 	return true;
 }
@@ -351,7 +359,6 @@ static void begin(struct local *local, struct rpc_request *call, struct span par
 	struct span body, bool chunked, int64_t declared_bytes, bool only_hash, struct span trace)
 {
 	struct errand *errand = malloc(sizeof(*errand) + params.len);
-	enum body_flow flow = BODY_READ_ON;
 
 	if (local->stopped) {
 		free(errand);
@@ -360,8 +367,7 @@ static void begin(struct local *local, struct rpc_request *call, struct span par
 	}
 	if (errand) {
 		*errand = (struct errand){.local = local, .call = call, .only_hash = only_hash};
-		errand->body = body_new(local->bodies, declared_bytes,
-			(size_t)local->conf->max_body_bytes, read_on, errand, &flow);
+		errand->body = body_new(local->bodies, declared_bytes, &body_events, errand);
 	}
 	if (!errand || !errand->body) {
 		free(errand);
@@ -378,9 +384,8 @@ static void begin(struct local *local, struct rpc_request *call, struct span par
 	trace_format(&errand->ids, errand->trace);
 	rpc_request_accept(call, &call_events, errand);
 	if (chunked) {
-		errand->owed_credit = RPC_ANSWER_CREDIT_BYTES;
-		if (flow == BODY_READ_ON)
-			read_on(errand);
+		errand->owed_credit = RPC_ANSWER_CREDIT_BYTES - BODY_FREE_BYTES;
+		rpc_request_give_credit(call, BODY_FREE_BYTES);
 	} else if (receive(errand, body)) {
 		body_complete(errand);
 	}

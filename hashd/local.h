@@ -4,7 +4,8 @@
 /*
  * The local API: any process of the pod that may open our RPC socket can ask for `request` (what a
  * client gets over HTTP, without HTTP) and `hash`. Bodies are inline or come as chunks; a body hash
- * or other field that only the front door may set is replaced or dropped, as it is there.
+ * or other field that only the front door may set is replaced or dropped, as it is there. A body
+ * that comes too slowly (common/body.h) ends its call with RPC_FAILED.
  */
 #include "common/rpc.h"
 

@@ -1,10 +1,10 @@
 #include <stdio.h>
 #include <sysexits.h>
 
+#include "common/body.h"
 #include "common/daemon.h"
 #include "common/otlp.h"
 #include "hashd/backend.h"
-#include "hashd/body.h"
 #include "hashd/conf.h"
 #include "hashd/front.h"
 #include "hashd/local.h"
@@ -15,7 +15,7 @@ struct parts {
 	struct daemon *daemon;
 	struct hashd_conf conf;
 	struct observe *observe;
-	struct bodies *bodies;
+	struct bodies *bodies, *local_bodies;
 	struct backends *backends;
 	struct requests *requests;
 	struct local *local;
@@ -80,6 +80,17 @@ static void describe_open(char *text, size_t size, void *arg)
 		requests_count(p->requests));
 }
 
+static struct bodies *new_bodies(
+	struct loop *loop, const struct hashd_conf *conf, int64_t budget_bytes)
+{
+	return bodies_new(loop, &(struct bodies_options){
+					.budget_bytes = (uint64_t)budget_bytes,
+					.max_body_bytes = (size_t)conf->max_body_bytes,
+					.timeout_ms = (uint32_t)conf->body_timeout_ms,
+					.least_bytes_s = (uint32_t)conf->min_read_bytes_s,
+				});
+}
+
 int main(int argc, char **argv)
 {
 	static const struct backends_events backends_events = {.on_up = on_up, .on_dead = on_dead};
@@ -93,16 +104,18 @@ int main(int argc, char **argv)
 
 	p.otlp = otlp_new(p.daemon, &p.conf.otlp);
 	p.observe = observe_new(metrics, &p.conf);
-	p.bodies = bodies_new(loop, (uint64_t)p.conf.body_budget_bytes);
+	p.bodies = new_bodies(loop, &p.conf, p.conf.body_budget_bytes);
+	p.local_bodies = new_bodies(loop, &p.conf, p.conf.rpc_body_budget_bytes);
 	p.backends = backends_new(loop, &p.conf, metrics, &backends_events, &p);
 	p.requests = p.backends ? requests_new(loop, &p.conf, metrics, p.backends) : NULL;
-	p.local = local_new(&p.conf, p.bodies, p.requests);
-	if (!p.otlp || !p.observe || !p.bodies || !p.requests || !p.local)
+	p.local = local_new(&p.conf, p.local_bodies, p.requests);
+	if (!p.otlp || !p.observe || !p.bodies || !p.local_bodies || !p.requests || !p.local)
 		die(EX_OSERR, "out of memory");
 	p.front = front_new(&(struct front_parts){
 		.daemon = p.daemon,
 		.conf = &p.conf,
 		.bodies = p.bodies,
+		.local_bodies = p.local_bodies,
 		.requests = p.requests,
 		.observe = p.observe,
 	});
@@ -117,6 +130,7 @@ int main(int argc, char **argv)
 	requests_free(&p.requests);
 	backends_free(&p.backends);
 	bodies_free(&p.bodies);
+	bodies_free(&p.local_bodies);
 	observe_free(&p.observe);
 	otlp_free(&p.otlp);
 	daemon_stop(&p.daemon);

@@ -4,13 +4,13 @@
 #include <stdlib.h>
 #include <sys/queue.h>
 
+#include "common/body.h"
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/metrics.h"
 #include "common/rpc.h"
 #include "common/trace_span.h"
 #include "hashd/backend.h"
-#include "hashd/body.h"
 #include "hashd/conf.h"
 #include "hashd/observe.h"
 #include "hashd/window.h"

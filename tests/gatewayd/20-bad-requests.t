@@ -5,6 +5,7 @@
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 use EG::Test;
+use Time::HiRes ();
 
 my $openai = fake_openai();
 my $d = daemon('gatewayd', http => 1, env => { OPENAI_BASE_URL => $openai->base, STORE => 'none', MAX_BODY => '100KB' });
@@ -67,6 +68,28 @@ subtest 'a type with parameters, or none, is fine' => sub {
 
 subtest 'a key is needed for a hit too' => sub {
 	is http('POST', $d->url . '/v1/embeddings', [ 'Content-Type' => 'application/json' ], $GOOD)->{status}, 401, 'refused';
+};
+
+subtest 'clients that keep the body budget to themselves' => sub {
+	my $o = daemon('gatewayd', http => 1, env => { PROVIDER => 'mock', STORE => 'none', MAX_BODY => '4MiB', GATEWAYD_BODY_BUDGET => '8MiB' });
+	my $head = "POST /v1/embeddings HTTP/1.1\r\nHost: h\r\nContent-Length: " . (4 << 20) . "\r\n\r\n";
+	my @c = map { [ EG::HTTP->new($o->url), $head . ' ' x ((4 << 20) - 1) ] } 1 .. 6;
+	my $idle = 0;
+	wait_for {    # until a tenth of a second long nothing was taken: three wait
+		my $moved = 0;
+		for my $c (@c) {
+			my $n = length $c->[1] ? syswrite $c->[0]->sock, $c->[1], 1 << 18 : 0;
+			substr($c->[1], 0, $n, '') and $moved = 1 if $n;
+		}
+		$idle = $moved ? 0 : $idle + 1;
+		$idle > 10;
+	} 'the budget to be full';
+	my $t = Time::HiRes::time();
+	is http('POST', $o->url . '/v1/embeddings', \@JSON, $GOOD)->{status}, 200, 'a small body is answered';
+	cmp_ok Time::HiRes::time() - $t, '<', instrumented() ? 10 : 1, 'at once';
+	is http('POST', $o->url . '/v1/embeddings', \@JSON, ' ' x (3 << 20) . $GOOD)->{status}, 200, 'a large one gets its turn';
+	is $c[0][0]->response->{status}, 408, 'who sends no more is told';
+	$_->[0]->close for @c;
 };
 
 unlike $d->log, qr/sk-good|"a"/, 'no secret and no text in the log';

@@ -6,6 +6,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use EG::Test;
 use Digest::SHA qw(sha256_hex);
+use Time::HiRes ();
 
 my $gatewayd = fake_gatewayd(0);
 
@@ -84,12 +85,71 @@ subtest 'the body budget' => sub {
 	is scalar(grep { $_->{headers}{'x-body-hash'} eq sha256_hex($body) } @r), 20, 'with the right hash';
 	my ($paused, $bytes, $rss) = split ' ', slurp(test_path('seen'));
 	cmp_ok $paused, '>', 5, 'clients were not read from meanwhile';
-	cmp_ok $bytes, '<=', (8 << 20) + 2 * (4 << 20) + 20 * 65536, 'bodies stayed within the budget';
+	cmp_ok $bytes, '<=', (8 << 20) + 2 * (4 << 20) + 20 * (16384 + 65536), 'bodies stayed within the budget';
 	SKIP: {
 		skip 'a sanitizer keeps freed memory', 1 if instrumented();
 		cmp_ok $rss - $before, '<', 30_000, 'and memory did';
 	}
 	is metric($hashd, 'hashd_buffered_body_bytes'), 0, 'no body kept';
+};
+
+# Sends as much of it as the other side takes, until done says so; what is left comes back.
+sub push_until
+{
+	my ($done, @pairs) = @_;    # [socket, bytes]
+	wait_for {
+		for my $pair (@pairs) {
+			my $n = length $pair->[1] ? syswrite $pair->[0], $pair->[1], 1 << 18 : 0;
+			substr($pair->[1], 0, $n, '') if $n;
+		}
+		$done->(\@pairs);
+	} 'all that can be sent';
+	return map { $_->[1] } @pairs;
+}
+
+subtest 'clients that keep the body budget to themselves' => sub {
+	my $hashd = start(env => { MAX_BODY => '4MiB', HASHD_BODY_BUDGET => '8MiB', HASHD_BODY_TIMEOUT => '20s' });
+	my $head = "POST /v1/embeddings HTTP/1.1\r\nHost: h\r\nContent-Length: " . (4 << 20) . "\r\n\r\n";
+	my @c = map { EG::HTTP->new($hashd->url) } 1 .. 6;
+	push_until(sub { metric($hashd, 'hashd_paused_clients') >= 3 }, map { [ $_->sock, $head . 'a' x ((4 << 20) - 1) ] } @c);
+	my $t = Time::HiRes::time();
+	is http('POST', $hashd->url . '/v1/embeddings', [], 'small')->{status}, 200, 'a small body is answered';
+	is http('POST', $hashd->url . '/v1/embeddings', [], 'b' x 16000)->{status}, 200, 'and one of many texts';
+	cmp_ok Time::HiRes::time() - $t, '<', instrumented() ? 10 : 1, 'at once';
+	is http('POST', $hashd->url . '/v1/embeddings', [], 'c' x (4 << 20))->{status}, 200, 'a large one gets its turn';
+	is $_->response->{status}, 408, 'who sends no more is told' for @c[ 0, 1 ];
+	$_->close for @c;
+	wait_for { metric($hashd, 'hashd_paused_clients') == 0 && metric($hashd, 'hashd_buffered_body_bytes') == 0 } 'nothing to be left';
+	pass 'nothing is left';
+};
+
+subtest 'RPC peers that keep the body budget to themselves' => sub {
+	my $hashd = start(env => {
+		MAX_BODY => '4MiB', HASHD_BODY_BUDGET => '8MiB', HASHD_RPC_BODY_BUDGET => '8MiB', HASHD_BODY_TIMEOUT => '20s' });
+	my @rpc = map { $hashd->rpc } 1 .. 6;
+	my @id = map { $_->start('hash', [ mp_bin(''), JSON::PP::true ]) } @rpc;
+	my @left = ((4 << 20) - 1) x @rpc;
+	wait_for {
+		for my $i (0 .. $#rpc) {
+			my $m = eval { $rpc[$i]->message(0) } or next;
+			next if $m->[0] != 2 || $m->[1] ne 'credit';
+			my $n = $m->[2][1] < $left[$i] ? $m->[2][1] : $left[$i];
+			$left[$i] -= $n;
+			$rpc[$i]->notify('chunk', [ $id[$i], mp_bin('x' x $n), JSON::PP::false ]) if $n;
+		}
+		metric($hashd, 'hashd_paused_clients') >= 3;
+	} 'the budget to be full';
+	my $t = Time::HiRes::time();
+	is http('POST', $hashd->url . '/v1/embeddings', [], 'c' x (4 << 20))->{status}, 200, 'a large body over HTTP is answered';
+	is $hashd->rpc->call('hash', [ mp_bin('small'), JSON::PP::false ])->[0], sha256_hex('small'), 'a small one over RPC';
+	cmp_ok Time::HiRes::time() - $t, '<', instrumented() ? 10 : 1, 'at once';
+	my $large = 'y' x (4 << 20);
+	my ($result) = $hashd->rpc->call_with_body('hash', [ mp_bin(''), JSON::PP::true ], $large);
+	is $result->[0], sha256_hex($large), 'a large one over RPC gets its turn';
+	is_deeply $rpc[0]->wait_for($id[0])->[2], [ 5, 'the body did not come in time' ], 'who sends no more is told';
+	$_->close for @rpc;
+	wait_for { metric($hashd, 'hashd_buffered_body_bytes') == 0 } 'nothing to be left';
+	pass 'nothing is left';
 };
 
 subtest 'a client that does not read' => sub {
