@@ -242,7 +242,9 @@ struct flights *flights_new(struct loop *loop, struct cache *cache, struct store
 	TAILQ_INIT(&flights->ready);
 	deferred_init(&flights->buy_later, flight_buy, flights);
 	deferred_init(&flights->idle_later, report_idle, flights);
-	if (flight_table_init(flights) < 0 || flight_look_init(flights) < 0) {
+	flights->buying = malloc(PROVIDER_MAX_INPUTS * sizeof *flights->buying);
+	if (!flights->buying || flight_table_init(flights) < 0 || flight_look_init(flights) < 0) {
+		free(flights->buying);
 		free(flights->table);
 		free(flights);
 		return NULL;
@@ -285,6 +287,7 @@ void flights_free(struct flights **pointer)
 	loop_defer_cancel(flights->loop, &flights->buy_later);
 	loop_defer_cancel(flights->loop, &flights->idle_later);
 	flight_look_uninit(flights);
+	free(flights->buying);
 	free(flights->table);
 	free(flights);
 }

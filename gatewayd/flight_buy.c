@@ -184,11 +184,12 @@ static struct span input_of(const struct flight *flight, const struct buyer *buy
 
 /*
  * Up to PROVIDER_MAX_INPUTS of this list that have the same owner, in one call. -1 when it cannot
- * be started: items[0..*n-1] say what was meant.
+ * be started: buying[0..*n-1] say what was meant.
  */
-static int start_some(struct flights *flights, struct buyer *buyer, struct flight_list *list,
-	struct purchase_item *items, size_t *n)
+static int start_some(
+	struct flights *flights, struct buyer *buyer, struct flight_list *list, size_t *n)
 {
+	struct purchase_item *items = flights->buying;
 	struct flight *flight;
 	int owner = TAILQ_FIRST(list)->owner;
 	*n = 0;
@@ -211,11 +212,12 @@ static int start_some(struct flights *flights, struct buyer *buyer, struct fligh
 	return 0;
 }
 
-static void ask_owners(struct flights *flights, struct buyer *buyer, struct purchase_item *items)
+static void ask_owners(struct flights *flights, struct buyer *buyer)
 {
+	struct purchase_item *items = flights->buying;
 	size_t n;
 	while (!TAILQ_EMPTY(&buyer->routed)) {
-		if (start_some(flights, buyer, &buyer->routed, items, &n) == 0) {
+		if (start_some(flights, buyer, &buyer->routed, &n) == 0) {
 			flights->counters.fetches++;
 			continue;
 		}
@@ -228,12 +230,12 @@ static void ask_owners(struct flights *flights, struct buyer *buyer, struct purc
 }
 
 /* One call of it. */
-static int buy_some(struct flights *flights, struct buyer *buyer, struct purchase_item *items)
+static int buy_some(struct flights *flights, struct buyer *buyer)
 {
 	size_t n;
 	if (buyer->looking > 0 || TAILQ_EMPTY(&buyer->wanted))
 		return 0;
-	if (start_some(flights, buyer, &buyer->wanted, items, &n) < 0)
+	if (start_some(flights, buyer, &buyer->wanted, &n) < 0)
 		return -1;
 	flights->counters.purchases++;
 	flights->counters.inputs_bought += n;
@@ -249,13 +251,11 @@ static void not_ready(struct flights *flights, struct buyer *buyer)
 void flight_buy(void *arg)
 {
 	struct flights *flights = arg;
-	struct purchase_item *items = calloc(PROVIDER_MAX_INPUTS, sizeof *items);
 	struct buyer_list failed = TAILQ_HEAD_INITIALIZER(failed);
 	struct buyer *buyer;
 	while ((buyer = TAILQ_FIRST(&flights->ready))) {
-		if (items)
-			ask_owners(flights, buyer, items);
-		if (!items || buy_some(flights, buyer, items) < 0) {
+		ask_owners(flights, buyer);
+		if (buy_some(flights, buyer) < 0) {
 			not_ready(flights, buyer);
 			fail_buyer(flights, buyer, &failed);
 		} else if (buyer->looking > 0 || TAILQ_EMPTY(&buyer->wanted)) {
@@ -267,7 +267,6 @@ void flight_buy(void *arg)
 			break;
 		}
 	}
-	free(items);
 	flight_look_start(flights);
 	struct flight_failure told = {0};
 	api_error_set(&told.error, 503, NULL, "overloaded",

@@ -59,6 +59,7 @@ struct flights {
 
 	struct buyer_list ready; /* those who know all that they miss */
 	struct deferred buy_later;
+	struct purchase_item *buying; /* PROVIDER_MAX_INPUTS, of flight_buy(): kept, not cleared */
 	struct purchase_events purchase_events;
 	struct purchase *purchases; /* under way */
 

@@ -20,8 +20,10 @@
 /* What one embedding may take in an answer: 16,384 numbers as text, and some more. */
 #define ANSWER_BYTES_AN_INPUT (512u << 10)
 #define ANSWER_BYTES_MAX      (512u << 20)
-#define BACKOFF_BASE_MS       200
-#define BACKOFF_MAX_MS        8000
+/* The vectors of so few are left in the answer: base64 is what they become again in a moment. */
+#define FEW_INPUTS      8
+#define BACKOFF_BASE_MS 200
+#define BACKOFF_MAX_MS  8000
 /*
  * A credential that has to wait longer than this is told so at once: callers with another one may
  * be waiting for the same texts, and one of them pays instead.
@@ -289,7 +291,7 @@ static void call_target(struct provider_call *call, struct provider_target *targ
 		.timeout_ms = (uint32_t)timeout_ms,
 		.max_response_bytes = max_answer < ANSWER_BYTES_MAX ? max_answer : ANSWER_BYTES_MAX,
 		.max_sends = sends_left(call),
-		.on_piece = call->n_inputs ? on_piece : NULL,
+		.on_piece = call->n_inputs > FEW_INPUTS ? on_piece : NULL,
 	};
 	provider_vectors_free(&call->vectors);
 	provider_vectors_init(&call->vectors, call->n_inputs);
