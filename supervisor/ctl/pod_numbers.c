@@ -302,6 +302,9 @@ static void add(struct pod_look *look, struct peer *peer, bool first)
 static void sum_up(struct pod_numbers *all, struct pod_look *look)
 {
 	double now = (double)loop_wall_ms(all->loop) / 1000, start = now;
+	/* One purge is one for people, however many instances were told of it: as many as one of
+	 * them, or broadcasterd, was asked for. */
+	double most_purges = 0;
 	bool first = !all->looked_us;
 	for (struct peer *peer = all->peers; peer; peer = peer->next) {
 		if (!peer->listed)
@@ -314,15 +317,12 @@ static void sum_up(struct pod_numbers *all, struct pod_look *look)
 		} else if (peer->wanted) {
 			snprintf(look->silent, sizeof look->silent, "%s", peer->name);
 		}
+		most_purges = fmax(most_purges, peer->last.numbers[POD_PURGES]);
 		/* One that is silent or stopped has counted what it had. */
 		for (int i = 0; i < POD_NUMBERS; i++)
 			look->total[i] += peer->last.numbers[i];
 	}
-	/* One purge is one for people, however many instances did it. */
-	if (look->total[POD_BROADCASTS] > 0) {
-		look->total[POD_PURGES] = look->total[POD_BROADCASTS];
-		look->recent[POD_PURGES] = look->recent[POD_BROADCASTS];
-	}
+	look->total[POD_PURGES] = fmax(most_purges, look->total[POD_BROADCASTS]);
 	uint64_t now_us = loop_now_us(all->loop);
 	look->seconds = first ? now - start : (double)(now_us - all->looked_us) / 1e6;
 	if (look->n_answered)

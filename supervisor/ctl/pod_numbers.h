@@ -28,7 +28,7 @@ enum pod_number {
 	POD_SAVED_DOLLARS,
 	POD_PROVIDER_CALLS,
 	POD_PURCHASE_FAILURES,
-	POD_PURGES, /* as people ask for them: broadcasts if there were any */
+	POD_PURGES, /* total only: as people ask for them */
 	POD_BROADCASTS,
 	POD_REDIS_COMMANDS,
 	POD_NUMBERS,

@@ -49,16 +49,14 @@ sub raw { my ($bytes) = @_; return target(sub { syswrite $_[0], $bytes }) }
 my $om = 'application/openmetrics-text; version=1.0.0; charset=utf-8';
 my $head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n";
 my $gone = do { my $l = listen_tcp(); 'http://127.0.0.1:' . $l->sockport . '/metrics' };
+my $bomb = do { open my $z, '-|', 'head -c 100000000 /dev/zero | gzip' or die; binmode $z; local $/; <$z> };
 my %bad = (
 	dead => [ $gone, 'connect' ],
 	hang => [ target(sub { sysread $_[0], my $b, 1 }), 'timeout' ],
 	drip => [ target(sub { my $c = shift; syswrite $c, "${head}\r\n"; while (syswrite $c, "a") { select undef, undef, undef, 0.02 } }), 'timeout' ],
 	gigabyte => [ target(sub { my $c = shift; syswrite $c, "${head}Content-Length: 1000000000\r\n\r\n"; my $b = "a 1\n" x 50_000; 1 while syswrite $c, $b }), 'too_large' ],
 	endless => [ target(sub { my $c = shift; syswrite $c, "${head}\r\n"; my $b = "a 1\n" x 50_000; 1 while syswrite $c, $b }), 'too_large' ],
-	bomb => [ target(sub {
-		my $c = shift;
-		open my $z, '-|', 'head -c 100000000 /dev/zero | gzip -9' or die; binmode $z; my $b = do { local $/; <$z> };
-		syswrite $c, "${head}Content-Encoding: gzip\r\nContent-Length: " . length($b) . "\r\nConnection: close\r\n\r\n$b" }), 'too_large' ],
+	bomb => [ raw("${head}Content-Encoding: gzip\r\nContent-Length: " . length($bomb) . "\r\nConnection: close\r\n\r\n$bomb"), 'too_large' ],
 	html => [ page('<html><body>404</body></html>', 'text/html'), 'content_type' ],
 	html_as_text => [ page("<html><body>404</body></html>\n"), 'malformed' ],
 	status => [ raw("HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\na 1\n"), 'status' ],

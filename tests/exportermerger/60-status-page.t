@@ -95,6 +95,9 @@ subtest 'values are those of the metrics' => sub {
 	($below) = reverse grep { $_ < $bound } @bounds;
 	cmp_ok $shown->{latency}, '<=', $bound, "p99 is at most $bound";
 	cmp_ok $shown->{latency}, '>=', $below // 0, 'and in its bucket';
+	my $steps = js('Object.fromEntries([...document.querySelectorAll("#steps tbody tr")].map(e => [e.dataset.key, [...e.cells].map(c => c.textContent)]))');
+	is $steps->{'step provider'}[1], sum($page, 'gatewayd_provider_request_duration_seconds_count'), 'where the time goes: calls to the provider';
+	is $steps->{'step dir'}[1], sum($page, 'gatewayd_store_look_up_duration_seconds_count'), 'and look-ups';
 	is js('document.getElementById("sentence").textContent'), 'All is well', 'all is well';
 	is_deeply js('[...document.querySelectorAll("#cache .node")].map(e => e.querySelector(".name").textContent + " " + e.querySelector(".state").textContent)'), [ 'gatewayd.0 up', 'gatewayd.1 up' ], 'the map';
 	like js('document.getElementById("outside").textContent'), qr/well/, 'the provider';

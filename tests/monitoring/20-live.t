@@ -101,11 +101,13 @@ subtest 'podctl top' => sub {
 	my ($first, $page, %sum) = ($top->(), http('GET', "http://127.0.0.1:$port{merger}/metrics")->{body});
 	for (split /\n/, $page) { $sum{$1}{ $2 // '' } += $3 if /^(\w+)(?:\{.*?(?:source|model|scope)="([^"]*)"[^}]*\}|\{[^}]*\})? (\S+)$/ }
 	my $total = sub { my ($name) = @_; my $sum = 0; $sum += $_ for values %{ $sum{$name} }; return $sum };
-	my %same = (requests => 'hashd_requests_total', tokens => 'processed_tokens_total', saved_tokens => 'saved_tokens_total', purges => 'broadcaster_purges_total',
+	my %same = (requests => 'hashd_requests_total', tokens => 'processed_tokens_total', saved_tokens => 'saved_tokens_total',
 		provider_calls => 'gatewayd_provider_attempts_total', purchase_failures => 'gatewayd_purchase_failures_total');
 	is $first->{$_}, $total->($same{$_}), "$_: $first->{$_}" for sort keys %same;
 	is $first->{"from_$_"}, $sum{gatewayd_elements_total}{$_}, "from $_" for qw(memory store);
 	is $first->{bought}, $sum{gatewayd_elements_total}{bought}, 'bought';
+	# One by a broadcast and one asked of gatewayd.0 each time.
+	is $first->{purges}, 2 * $total->('broadcaster_purges_total'), 'purges, each once for all instances';
 	is $first->{daemons_answered}, $first->{daemons}, "all $first->{daemons} daemons";
 	is_deeply $first->{breakers}, { openai => 'closed' }, 'the breaker';
 	cmp_ok $first->{p99_seconds}, '>=', $first->{p50_seconds}, 'percentiles';
