@@ -61,6 +61,7 @@ void http_connection_close(struct http_connection *c)
 	}
 	event_del(&c->read_event);
 	event_del(&c->write_event);
+	http_hangup_watch(c, HTTP_HANGUP_NONE);
 	if (c->reset) {
 		struct linger now = {.l_onoff = 1};
 		setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
@@ -152,8 +153,10 @@ static bool step_head(struct http_connection *c)
 	struct http_exchange *x = c->exchange;
 	struct http_head *head = &x->head;
 	enum http_result result = http_head_parse(head, c->in, c->in_len);
-	if (result == HTTP_MORE)
+	if (result == HTTP_MORE) {
+		c->broken = c->eof;
 		return false;
+	}
 	if (result == HTTP_BAD) {
 		refuse_head(c, &head->refusal);
 		return true;
@@ -227,6 +230,7 @@ static bool step_exchange(struct http_connection *c)
 	if (!x->paused && !x->body_done) {
 		if (step_body(c))
 			return true;
+		c->broken = c->eof;
 	} else if (!x->paused && !x->end_told) {
 		x->end_told = true;
 		if (x->events->on_body_end)
@@ -280,7 +284,7 @@ static bool step_answered(struct http_connection *c)
 	skip_body(c);
 	if (x->out.count > 0 || !x->body_done)
 		return false;
-	bool closing = c->closing || c->eof;
+	bool closing = c->closing || (c->eof && c->in_len == 0);
 	drop_exchange(c);
 	if (!closing) {
 		set_state(c, HTTP_STATE_IDLE);
@@ -329,6 +333,13 @@ static bool wants_input(const struct http_connection *c)
 	return !x->body_done || c->in_len < HTTP_SCRATCH_BYTES;
 }
 
+static enum http_hangup wanted_hangup(const struct http_connection *c)
+{
+	return c->reading       ? HTTP_HANGUP_NONE
+	       : c->half_closed ? HTTP_HANGUP_BROKEN
+				: HTTP_HANGUP_ANY;
+}
+
 static enum http_watch wanted_watch(const struct http_connection *c)
 {
 	switch (c->state) {
@@ -345,6 +356,8 @@ static enum http_watch wanted_watch(const struct http_connection *c)
 	const struct http_exchange *x = c->exchange;
 	if (c->blocked)
 		return HTTP_WATCH_WRITE;
+	if (c->half_closed && c->state == HTTP_STATE_EXCHANGE && !x->responding)
+		return HTTP_WATCH_GONE;
 	bool answering = c->state == HTTP_STATE_EXCHANGE && (x->paused || x->responded);
 	if (x->body_done || answering)
 		return HTTP_WATCH_NONE;
@@ -376,6 +389,8 @@ static void settle(struct http_connection *c)
 		if (read ? event_add(&c->read_event, NULL) : event_del(&c->read_event))
 			c->broken = true;
 	}
+	if (http_hangup_watch(c, wanted_hangup(c)))
+		c->broken = true;
 	if (c->blocked != c->writing) {
 		c->writing = c->blocked;
 		if (c->blocked ? event_add(&c->write_event, NULL) : event_del(&c->write_event))
@@ -468,6 +483,19 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 		return;
 	c->blocked = false;
 	run_soon(c, &c->write_event, &c->writing);
+}
+
+void http_connection_hung_up(struct http_connection *c, bool broken)
+{
+	BUG_ON(c->magic != HTTP_CONNECTION_MAGIC);
+	if (c->state == HTTP_STATE_CLOSED)
+		return;
+	const struct http_exchange *x = c->exchange;
+	c->half_closed = true;
+	if (broken ||
+		(x && !x->body_done && http_body_left(&x->body) > c->in_len + http_input_unread(c)))
+		c->broken = true;
+	run(c);
 }
 
 void http_connection_drain(struct http_connection *c)

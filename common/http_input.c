@@ -65,14 +65,15 @@ static char *room_for_input(struct http_connection *c, size_t *room)
 /* The client will send no more. */
 static void end_of_input(struct http_connection *c)
 {
-	c->eof = true;
-	/* A response that is complete already still goes out. */
-	if (!c->exchange || !c->exchange->responded) {
-		c->broken = true;
-		return;
+	struct http_exchange *x = c->exchange;
+	c->eof = c->half_closed = true;
+	/* What came whole is served; the rest of a body that is dropped is not missed. */
+	if (x && x->responded && !x->body_done) {
+		x->body_done = true;
+		c->in_len = 0;
 	}
-	c->exchange->body_done = true;
-	c->in_len = 0;
+	if (c->state == HTTP_STATE_LINGER || c->state == HTTP_STATE_HEAD || (!x && c->in_len == 0))
+		c->broken = true;
 }
 
 size_t http_input_unread(const struct http_connection *c)

@@ -30,6 +30,7 @@ const struct http_server_options http_server_defaults = {
 	.idle_timeout_ms = 75 * 1000,
 	.header_timeout_ms = 10 * 1000,
 	.body_timeout_ms = 30 * 1000,
+	.half_close_ms = 2 * 1000,
 	.write_timeout_ms = 30 * 1000,
 	.min_write_bytes_s = 8 * 1024,
 	.send_high_water_bytes = 256 * 1024,
@@ -319,6 +320,7 @@ struct http_server *http_server_new(struct loop *loop, const struct http_server_
 	server->watch_us[HTTP_WATCH_IDLE] = options->idle_timeout_ms * UINT64_C(1000);
 	server->watch_us[HTTP_WATCH_HEAD] = options->header_timeout_ms * UINT64_C(1000);
 	server->watch_us[HTTP_WATCH_BODY] = options->body_timeout_ms * UINT64_C(1000);
+	server->watch_us[HTTP_WATCH_GONE] = options->half_close_ms * UINT64_C(1000);
 	server->watch_us[HTTP_WATCH_WRITE] = options->write_timeout_ms * UINT64_C(1000);
 	server->watch_us[HTTP_WATCH_LINGER] = LINGER_MS * UINT64_C(1000);
 	server->watch_due_us = UINT64_MAX;
@@ -326,7 +328,7 @@ struct http_server *http_server_new(struct loop *loop, const struct http_server_
 	deferred_init(&server->drain, drain_some, server);
 	server->accept_timer = timer_new(loop, accept_again, server);
 	server->watch_timer = timer_new(loop, look_at_deadlines, server);
-	if (!server->accept_timer || !server->watch_timer) {
+	if (http_hangup_open(server) || !server->accept_timer || !server->watch_timer) {
 		http_server_free(&server);
 		return NULL;
 	}
@@ -352,6 +354,7 @@ void http_server_free(struct http_server **server)
 		SLIST_REMOVE_HEAD(&s->free_exchanges, free_link);
 		free(x);
 	}
+	http_hangup_close(s);
 	timer_free(&s->accept_timer);
 	timer_free(&s->watch_timer);
 	free(s);

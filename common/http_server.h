@@ -22,10 +22,14 @@
  * Output is written at the end of the turn in one piece, so a response made of several calls costs
  * one system call.
  *
- * A client that shuts its side of the connection down while it waits counts as gone, unless the
- * response is complete by then. While a body is paused we do not listen to the client, so its
- * leaving shows on resume. A response that is longer or shorter than its declared length is our own
- * error: logged, and the connection reset, since its end could not be told.
+ * A client that is gone (its connection is reset, or closed for both directions) ends its exchange
+ * at once, also while its body is paused. One that shuts only its own side down is served, as RFC
+ * 9112 9.6 wants it, but nobody can tell it from one that has closed and gone: it counts as gone
+ * when its request is not complete, or when its response has not begun half_close_ms later. While a
+ * body is paused, its rest must have come whole, and have a declared length; what the client did
+ * behind bytes that did not fit into our receive buffer shows when these are read. A response that
+ * is longer or shorter than its declared length is our own error: logged, and the connection reset,
+ * since its end could not be told.
  *
  * Bad requests are answered by the server itself with the status the RFCs name and an OpenAI-shaped
  * JSON error, and never reach the handler.
@@ -56,6 +60,7 @@ struct http_server_options {
 	 * dropped.
 	 */
 	uint32_t body_timeout_ms;
+	uint32_t half_close_ms;    /* see above */
 	uint32_t write_timeout_ms; /* client takes no byte of the response for so long: reset */
 	/* Nor may it take less than this on average, once it kept us waiting for write_timeout_ms:
 	 * what it is sent is held by somebody. 0: any rate will do. */

@@ -7,6 +7,7 @@
  *   http_server.c      listeners, accepting, deadlines, drain
  *   http_connection.c  a connection: reading, its states, its one teardown
  *   http_exchange.c    what a handler asks and says, and the making of a response
+ *   http_hangup.c      clients that leave while nothing is read from them
  *   http_input.c       bytes that came from the kernel
  *   http_output.c      bytes on their way to the kernel
  *
@@ -150,10 +151,18 @@ enum http_watch {
 	HTTP_WATCH_IDLE,
 	HTTP_WATCH_HEAD,
 	HTTP_WATCH_BODY,
+	HTTP_WATCH_GONE,
 	HTTP_WATCH_WRITE,
 	HTTP_WATCH_LINGER,
 	HTTP_WATCH_KINDS,
 	HTTP_WATCH_NONE = HTTP_WATCH_KINDS
+};
+
+/* What is to be heard of a client that is not read from. */
+enum http_hangup {
+	HTTP_HANGUP_NONE,   /* it is read from */
+	HTTP_HANGUP_BROKEN, /* the connection is reset, or both sides are shut */
+	HTTP_HANGUP_ANY     /* that, or the client's side is */
 };
 
 #define HTTP_CONNECTION_MAGIC 0x48747043u
@@ -182,7 +191,9 @@ struct http_connection {
 	bool more_output;      /* it may take more when it is our turn again */
 	bool rewatch;          /* a new state: its deadline starts now */
 	bool got_input, wrote; /* bytes moved: the deadline for that starts again */
-	bool eof;              /* the client sends no more */
+	bool eof;              /* the client sends no more, and all that it sent was read */
+	bool half_closed;      /* the client sends no more */
+	enum http_hangup hangup;
 	bool drain_told;  /* closed when it was idle at the drain, else at the end of its request */
 	bool closing;     /* no request after this one */
 	bool linger;      /* the client may still be sending when we close */
@@ -224,6 +235,9 @@ struct http_server {
 	struct timer *watch_timer;
 	uint64_t watch_due_us; /* when watch_timer fires; UINT64_MAX: not armed */
 
+	int hangup_fd; /* an epoll */
+	struct event hangup;
+
 	bool draining, retiring;
 	struct deferred drain;
 	void (*on_drained)(void *arg);
@@ -263,6 +277,17 @@ void http_connection_free(struct http_connection *c);
 void http_connection_flush(struct http_connection *c);
 /* Look at the connection when the caller has returned: something changed. */
 void http_connection_wake(struct http_connection *c);
+
+/* Not read from, it has shut its side down; or all is over. */
+void http_connection_hung_up(struct http_connection *c, bool broken);
+
+/* http_hangup.c */
+
+/* -1 with errno. */
+int http_hangup_open(struct http_server *server);
+void http_hangup_close(struct http_server *server);
+/* http_connection_hung_up() for these, until told otherwise. */
+int http_hangup_watch(struct http_connection *c, enum http_hangup kind);
 
 /* http_input.c */
 

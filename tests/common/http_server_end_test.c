@@ -166,31 +166,147 @@ static void an_exchange_can_be_given_up(void **state)
 	world_free();
 }
 
-static void a_half_closed_client_counts_as_gone(void **state)
+/* Its requests came whole: they are served, with a body, pipelined, and when that takes a while. */
+static void a_half_closed_client_is_served(void **state)
 {
 	(void)state;
 	struct client c;
 	world_make(&options);
 	client_connect(&c);
-	client_send(&c, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
-	WAIT_UNTIL(world.n_waiting == 1);
+	client_send(&c, HELLO "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+			      "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n" HELLO);
 	shutdown(c.fd, SHUT_WR);
-	WAIT_UNTIL(world.aborted == 1);
+	WAIT_UNTIL(world.n_waiting == 1);
+	turn_some();
+	answer_waiting(200, "done");
 	WAIT_UNTIL(c.closed);
+	assert_int_equal(c.error, 0);
+	assert_int_equal(count_of(&c.in, "hello"), 2);
+	assert_int_equal(count_of(&c.in, "abc"), 1);
+	assert_int_equal(count_of(&c.in, "done"), 1);
+	assert_int_equal(world.aborted, 0);
 	client_close(&c);
-	/* Not while its answer is on the way. */
+	/* Also while its answer is on the way. */
 	client_connect(&c);
 	event_del(c.readable);
 	client_send(&c, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10485760\r\n\r\n");
 	client_send_bytes(&c, world.big, BIG_BYTES);
-	WAIT_UNTIL(world.body_ends == 2);
+	WAIT_UNTIL(world.body_ends == 3);
 	shutdown(c.fd, SHUT_WR);
 	turn_some();
 	event_add(c.readable, NULL);
 	WAIT_UNTIL(c.closed);
 	assert_int_equal(c.error, 0);
 	assert_true(c.in.len > BIG_BYTES);
-	assert_int_equal(world.aborted, 1);
+	assert_int_equal(world.aborted, 0);
+	client_close(&c);
+	world_free();
+}
+
+/* It may have left: nobody works for it for long. */
+static void a_half_closed_client_counts_as_gone_in_the_end(void **state)
+{
+	(void)state;
+	struct client c;
+	options.half_close_ms = 50;
+	world_make(&options);
+	client_connect(&c);
+	client_send(&c, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+	shutdown(c.fd, SHUT_WR);
+	WAIT_UNTIL(world.aborted == 1);
+	WAIT_UNTIL(c.closed);
+	assert_int_equal(world.last_status, 499);
+	client_close(&c);
+	/* Half a request is none. */
+	client_connect(&c);
+	client_send(&c, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab");
+	shutdown(c.fd, SHUT_WR);
+	WAIT_UNTIL(c.closed);
+	assert_int_equal(world.aborted, 2);
+	assert_int_equal(c.in.len, 0);
+	client_close(&c);
+	client_connect(&c);
+	client_send(&c, HELLO "GET /he");
+	shutdown(c.fd, SHUT_WR);
+	WAIT_UNTIL(c.closed);
+	assert_int_equal(count_of(&c.in, "hello"), 1);
+	client_close(&c);
+	assert_int_equal(http_server_connections(world.server), 0);
+	world_free();
+}
+
+static void reset_connection(struct client *c)
+{
+	struct linger now = {.l_onoff = 1};
+	setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	client_close(c);
+}
+
+/* A client whose body is paused, with some of it in the kernel. */
+static void paused(struct client *c, const char *head, size_t body_bytes)
+{
+	unsigned n = world.n_waiting;
+	client_connect(c);
+	client_send(c, head);
+	WAIT_UNTIL(world.n_waiting == n + 1);
+	http_exchange_pause(world.waiting[n]);
+	client_send_bytes(c, world.big, body_bytes);
+	turn_some();
+}
+
+#define UPLOAD(framing) "POST /wait HTTP/1.1\r\nHost: a\r\n" framing "\r\n\r\n"
+
+static void clients_that_leave_while_paused_are_noticed(void **state)
+{
+	(void)state;
+	struct client c;
+	world_make(&options);
+	paused(&c, UPLOAD("Content-Length: 10485760"), 20000);
+	client_close(&c);
+	WAIT_UNTIL(world.aborted == 1);
+	paused(&c, UPLOAD("Content-Length: 10485760"), 1000000);
+	reset_connection(&c);
+	WAIT_UNTIL(world.aborted == 2);
+	paused(&c, UPLOAD("Transfer-Encoding: chunked"), 0);
+	client_close(&c);
+	WAIT_UNTIL(world.aborted == 3);
+	/* Also one that pipelines more than is read ahead. */
+	client_connect(&c);
+	client_send(&c, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+	client_send_bytes(&c, world.big, 1000000);
+	WAIT_UNTIL(world.n_waiting == 1);
+	turn_some();
+	reset_connection(&c);
+	WAIT_UNTIL(world.aborted == 4);
+	/* And one that was half-closed before. */
+	client_connect(&c);
+	client_send(&c, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+	shutdown(c.fd, SHUT_WR);
+	WAIT_UNTIL(world.n_waiting == 1);
+	turn_some();
+	reset_connection(&c);
+	WAIT_UNTIL(world.aborted == 5);
+	assert_int_equal(http_server_connections(world.server), 0);
+	world_free();
+}
+
+/* All of the body is there, in the kernel: it may go on when we do. */
+static void a_half_closed_client_may_be_paused(void **state)
+{
+	(void)state;
+	struct client c;
+	world_make(&options);
+	paused(&c, UPLOAD("Content-Length: 20000"), 20000);
+	shutdown(c.fd, SHUT_WR);
+	turn_some();
+	assert_int_equal(world.aborted, 0);
+	assert_int_equal(world.body_bytes, 0);
+	http_exchange_resume(world.waiting[0]);
+	WAIT_UNTIL(world.body_ends == 1);
+	assert_int_equal(world.body_bytes, 20000);
+	answer_waiting(200, "done");
+	WAIT_UNTIL(c.closed);
+	assert_true(client_ends_with(&c, "done"));
 	client_close(&c);
 	world_free();
 }
@@ -204,7 +320,10 @@ int main(void)
 		cmocka_unit_test_setup(freeing_aborts_what_is_under_way, set_up),
 		cmocka_unit_test_setup(a_response_of_the_wrong_length_is_cut, set_up),
 		cmocka_unit_test_setup(an_exchange_can_be_given_up, set_up),
-		cmocka_unit_test_setup(a_half_closed_client_counts_as_gone, set_up),
+		cmocka_unit_test_setup(a_half_closed_client_is_served, set_up),
+		cmocka_unit_test_setup(a_half_closed_client_counts_as_gone_in_the_end, set_up),
+		cmocka_unit_test_setup(clients_that_leave_while_paused_are_noticed, set_up),
+		cmocka_unit_test_setup(a_half_closed_client_may_be_paused, set_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,6 +70,15 @@ subtest 'a key is needed for a hit too' => sub {
 	is http('POST', $d->url . '/v1/embeddings', [ 'Content-Type' => 'application/json' ], $GOOD)->{status}, 401, 'refused';
 };
 
+subtest 'a client that shuts its side down is answered' => sub {
+	for my $text ('for a purchase', 'for a hit', 'for a hit') {
+		my $c = EG::HTTP->new($d->url);
+		$c->send(EG::HTTP::format_request('POST', '/v1/embeddings', \@JSON, '{"input":"shut","model":"text-embedding-3-small"}'));
+		shutdown $c->sock, 1;
+		is $c->response->{status}, 200, $text;
+	}
+};
+
 subtest 'clients that keep the body budget to themselves' => sub {
 	my $o = daemon('gatewayd', http => 1, env => { PROVIDER => 'mock', STORE => 'none', MAX_BODY => '4MiB', GATEWAYD_BODY_BUDGET => '8MiB' });
 	my $head = "POST /v1/embeddings HTTP/1.1\r\nHost: h\r\nContent-Length: " . (4 << 20) . "\r\n\r\n";

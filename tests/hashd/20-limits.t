@@ -178,6 +178,14 @@ subtest 'a client that does not read' => sub {
 	is sha256_hex($r->{body}), sha256_hex(substr join('', map { chr } 0 .. 250) x (1 + $size / 251), 0, $size), 'byte for byte';
 };
 
+subtest 'a client that shuts its side down' => sub {
+	my $hashd = start();
+	my $c = EG::HTTP->new($hashd->url);
+	$c->send(EG::HTTP::format_request('POST', '/v1/embeddings', [], 'complete'));
+	shutdown $c->sock, 1;
+	is $c->response->{status}, 200, 'is answered';
+};
+
 subtest 'a client that sends slowly' => sub {
 	my $hashd = start(env => { HASHD_BODY_TIMEOUT => '100ms', HASHD_HEADER_TIMEOUT => '100ms' });
 	my $c = EG::HTTP->new($hashd->url);
