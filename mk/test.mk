@@ -56,8 +56,14 @@ test-%: test-build ## run the tests of one directory, e.g. test-hashd
 sanitize: ## every test under AddressSanitizer and UBSan
 	$(Q)+$(MAKE) --no-print-directory VARIANT=sanitize test
 
-sanitize-thread: ## every C test under ThreadSanitizer
-	$(Q)+$(MAKE) --no-print-directory VARIANT=thread test TESTS="-r build/thread/tests"
+# Scripts in which daemons use their threads: stores, DNS, TLS, hashing, large answers. Others have deadlines of the
+# product in them that a program twenty times as slow does not keep.
+THREAD_SCRIPTS := $(addprefix tests/,$(addsuffix .t,$(addprefix gatewayd/,10-embeddings 30-store 32-legacy 40-coalescing \
+	60-cachectl 65-purge 66-purge-store 68-purge-memory 70-trace-export) broadcasterd/10-purge broadcasterd/30-redelivery \
+	hashd/11-route hashd/60-access-log redisproxy/10-commands redisproxy/43-tls redisproxy/47-name pod/60-by-reference))
+
+sanitize-thread: ## C tests, and the daemons where they use threads, under ThreadSanitizer
+	$(Q)+$(MAKE) --no-print-directory VARIANT=thread test TESTS="-r build/thread/tests $(THREAD_SCRIPTS)"
 
 # Long ones, each a target of its own.
 .PHONY: test-redis-suite

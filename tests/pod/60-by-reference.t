@@ -10,7 +10,7 @@ use EG::Pod;
 use Digest::SHA qw(sha256_hex);
 
 my $pod = EG::Pod->new(gatewayds => 1, env => { PROVIDER => 'mock', STORE => 'none', CACHE_SIZE => '64MiB',
-	HASHD_ACCESS_LOG_SAMPLE => 0, HASHD_MIN_WRITE_RATE => 0, PURGE_TOKEN => 'sweep' });
+	HASHD_ACCESS_LOG_SAMPLE => 0, HASHD_MIN_WRITE_RATE => 0, HASHD_WRITE_TIMEOUT => '600s', PURGE_TOKEN => 'sweep' });
 my ($hashd, $gatewayd) = ($pod->hashd, $pod->gatewayd(0));
 # A large answer is about 4.2 MB of text: more than the kernel's socket buffers take in.
 my @elements = map { my $i = $_; join ' ', map { 'w' . ($i * 7 + $_ * 13) } 1 .. 300 } 1 .. 64;
