@@ -40,7 +40,7 @@ char *trace_format_hex(char *text, const uint8_t *bytes, size_t n);
 void trace_format(const struct trace *trace, char text[TRACE_PARENT_LEN + 1]);
 /* Same, and returns text: for the argument of a call. NULL for NULL. */
 const char *trace_format_text(const struct trace *trace, char text[TRACE_PARENT_LEN + 1]);
-/* Same, in memory of the block around it: for log_fields(). */
+/* Same, in memory that ends with the block around it: for arguments, not for what is kept. */
 #define TRACE_TEXT(trace) trace_format_text((trace), (char[TRACE_PARENT_LEN + 1]){0})
 
 #endif

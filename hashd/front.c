@@ -458,6 +458,7 @@ static void on_finished(struct http_exchange *exchange, int status, uint64_t byt
 	struct visit *visit = http_exchange_context(exchange);
 	struct trace_span *span = NULL;
 	struct trace trace;
+	char text[TRACE_PARENT_LEN + 1];
 	struct observe_exchange seen = {
 		.method = http_exchange_method(exchange),
 		.target = http_exchange_target(exchange),
@@ -481,7 +482,7 @@ static void on_finished(struct http_exchange *exchange, int status, uint64_t byt
 	} else if (!seen.quiet) { /* refused before it was a visit */
 		span = observe_enter(seen.method, http_exchange_path(exchange),
 			http_exchange_header(exchange, "traceparent"), &trace);
-		seen.trace = TRACE_TEXT(&trace);
+		seen.trace = trace_format_text(&trace, text);
 		seen.span = &span;
 	}
 	observe_finished(front->parts.observe, &seen);
