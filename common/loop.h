@@ -101,7 +101,7 @@ bool loop_turn_is_full(struct loop *loop);
  * woken, costs the same for one event and for ten. Everything waits that long, so only for a
  * process that has just seen that it is busy.
  */
-#define LOOP_GATHER_MAX_US 100
+#define LOOP_GATHER_MAX_US 50
 void loop_gather(struct loop *loop, unsigned us);
 
 /* For common/reclaim alone. */

@@ -93,6 +93,7 @@ struct client {
 	bool ends;     /* it has sent its last byte, which may still be in the kernel */
 	bool eof;      /* the end was read */
 	bool closing, dead, buried, is_dirty, again, wants_write, throttled;
+	uint64_t served_ms; /* when it last had a reply; see gather() in proxy.c */
 	uint64_t wrote_us;
 	struct buf name;
 	struct client_next future;

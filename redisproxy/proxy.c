@@ -113,22 +113,43 @@ static void flush_clients(struct proxy *proxy, struct client *c)
 	}
 }
 
+static void note_served(struct proxy *proxy, struct client *c)
+{
+	uint64_t ms = proxy->now_us / 1000;
+
+	if (ms != proxy->served_ms) {
+		proxy->n_served_before = ms == proxy->served_ms + 1 ? proxy->n_served : 0;
+		proxy->n_served = 0;
+		proxy->served_ms = ms;
+	}
+	for (; c; c = c->next_dirty)
+		if (c->served_ms != ms) {
+			c->served_ms = ms;
+			proxy->n_served++;
+		}
+}
+
 /* Those that had replies in this turn are about to send their next commands, or to get the next of
- * their replies: these will be read, sent on and written together. Where there were many, enough
- * has come already; and where replies are large, their server waits for them to be read. */
-static void gather(struct proxy *proxy, const struct client *served)
+ * their replies; of those that had some in this millisecond or the last one, some will soon. All of
+ * it will be read, sent on and written together. Where there was much in this turn, enough has come
+ * already; and where replies are large, their server waits for them to be read. */
+static void gather(struct proxy *proxy, struct client *served)
 {
 	unsigned clients = 0, expected = 0;
 	bool is_much = proxy->reply_bytes >= GATHER_BYTES;
 
 	proxy->reply_bytes = 0;
-	if (is_much)
+	note_served(proxy, served);
+	if (!served || is_much)
 		return;
-
 	for (const struct client *c = served; c && expected < GATHER_MOST; c = c->next_dirty) {
 		clients++;
 		expected += 1 + c->in_flight;
 	}
+	if (expected < proxy->n_served / 2)
+		expected = proxy->n_served / 2;
+	if (expected < proxy->n_served_before / 2)
+		expected = proxy->n_served_before / 2;
 	if (expected >= GATHER_LEAST && clients < GATHER_MOST)
 		loop_gather(proxy->loop, expected * GATHER_EACH);
 }

@@ -18,9 +18,9 @@
  * connection. Only a long run of commands (32 KiB) is written as soon as it was read, from where it
  * was read to.
  *
- * After a turn that served several clients the loop sleeps for some microseconds before the next
- * one (loop_gather()): what would come in several turns, each with its own wake-ups of all three
- * processes, comes in one.
+ * Where many clients are served the loop sleeps for some microseconds after a turn (loop_gather()):
+ * what would come in several turns, each with its own wake-ups of all three processes, comes in
+ * one.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -85,6 +85,9 @@ struct proxy {
 	struct upstream *upstreams;
 	struct upstream *dead_upstreams;
 	size_t reply_bytes; /* that came in this turn */
+	uint64_t served_ms; /* this millisecond */
+	unsigned n_served,
+		n_served_before; /* clients that had replies in it, and in the last one */
 	struct client *dead_clients;
 
 	uint64_t paused_until_us;          /* CLIENT PAUSE was said here; 0: no */
