@@ -15,7 +15,9 @@
 #define LAG_PROBE_S 1
 /* Turns together shorter than this are told as part of the next one. */
 #define UNSEEN_MOST_US 250
-#define TIMER_MAX_MS   (UINT64_C(1000) * 60 * 60 * 24 * 365)
+/* The kernel's counts of the thread are asked for when they are so old, and for a long turn. */
+#define USAGE_MOST_US 10000
+#define TIMER_MAX_MS  (UINT64_C(1000) * 60 * 60 * 24 * 365)
 
 struct deferred_list {
 	struct deferred *first, **tail;
@@ -26,8 +28,9 @@ struct loop {
 	bool stopping;
 	uint64_t turn_cpu_max_us, turns_long[2], turns_stuck; /* long: [preempted] */
 	uint64_t cpu_us, now_us; /* at the last look, and at the end of the last turn */
-	struct rusage usage;     /* of this thread, at the last look */
-	uint64_t unseen_us;      /* turns since the last look took at most this, waiting included */
+	struct rusage usage;     /* of this thread, at usage_us */
+	uint64_t usage_us;
+	uint64_t unseen_us; /* turns since the last look took at most this, waiting included */
 	struct event *stop_event;
 
 	/* Of what is put off: made active for later in this turn, timed for the next. */
@@ -236,12 +239,8 @@ struct event_base *loop_base(struct loop *loop)
 	return loop->base;
 }
 
-static void count_turn(struct loop *loop, uint64_t spent_us, const struct rusage *usage)
+static void count_long_turn(struct loop *loop, uint64_t spent_us, const struct rusage *usage)
 {
-	if (spent_us > loop->turn_cpu_max_us)
-		loop->turn_cpu_max_us = spent_us;
-	if (spent_us <= LOOP_LONG_TURN_US)
-		return;
 	long preemptions = usage->ru_nivcsw - loop->usage.ru_nivcsw;
 	loop->turns_long[preemptions > 0]++;
 	loop->turns_stuck += spent_us > LOOP_STUCK_TURN_US;
@@ -250,6 +249,16 @@ static void count_turn(struct loop *loop, uint64_t spent_us, const struct rusage
 			timeval_us(&usage->ru_stime) - timeval_us(&loop->usage.ru_stime)),
 		LOG_INT("page_faults", usage->ru_minflt - loop->usage.ru_minflt),
 		LOG_INT("preemptions", preemptions));
+}
+
+static void look_at_usage(struct loop *loop, uint64_t spent_us)
+{
+	struct rusage usage = {0};
+	getrusage(RUSAGE_THREAD, &usage);
+	if (spent_us > LOOP_LONG_TURN_US)
+		count_long_turn(loop, spent_us, &usage);
+	loop->usage = usage;
+	loop->usage_us = loop->now_us;
 }
 
 /*
@@ -266,11 +275,12 @@ static void look_at_turn(struct loop *loop)
 	if (loop->unseen_us < UNSEEN_MOST_US)
 		return;
 	uint64_t cpu_us = clock_us(CLOCK_THREAD_CPUTIME_ID);
-	struct rusage usage = {0};
-	getrusage(RUSAGE_THREAD, &usage);
-	count_turn(loop, cpu_us - loop->cpu_us, &usage);
+	uint64_t spent_us = cpu_us - loop->cpu_us;
+	if (spent_us > loop->turn_cpu_max_us)
+		loop->turn_cpu_max_us = spent_us;
+	if (spent_us > LOOP_LONG_TURN_US || now_us - loop->usage_us > USAGE_MOST_US)
+		look_at_usage(loop, spent_us);
 	loop->cpu_us = cpu_us;
-	loop->usage = usage;
 	loop->unseen_us = 0;
 }
 
@@ -296,7 +306,7 @@ void loop_run(struct loop *loop)
 	/* libevent ends by itself only on an error of epoll_wait(): go on, there is nobody else. */
 	loop->cpu_us = clock_us(CLOCK_THREAD_CPUTIME_ID);
 	loop->now_us = clock_us(CLOCK_MONOTONIC);
-	getrusage(RUSAGE_THREAD, &loop->usage);
+	look_at_usage(loop, 0);
 	while (!loop->stopping) {
 		event_base_loop(loop->base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY);
 		look_at_turn(loop);

@@ -41,9 +41,9 @@ uint64_t loop_turn_cpu_max_us(const struct loop *loop);
 /*
  * How many turns took more than LOOP_LONG_TURN_US of it, and more than LOOP_STUCK_TURN_US. The
  * clock of a thread that loses its processor goes on for as long as it takes the machine to notice,
- * milliseconds on a virtual one: so long turns in which that happened are counted apart
- * (preempted), and tell of the machine at least as much as of the turn. A line of the log, level
- * debug, tells of each long turn.
+ * milliseconds on a virtual one: so long turns in which that happened, or in the 10 ms before, are
+ * counted apart (preempted), and tell of the machine at least as much as of the turn. A line of the
+ * log, level debug, tells of each long turn.
  */
 #define LOOP_LONG_TURN_US  5000
 #define LOOP_STUCK_TURN_US 20000
