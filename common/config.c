@@ -206,10 +206,23 @@ static int fail_unknown_flag(struct loading *l, const char *arg, struct span nam
 	return fail(l, EX_USAGE, "unknown option %.*s; --help lists all", len, arg);
 }
 
+static bool is_bool_flag(const struct loading *l, const char *arg)
+{
+	if (strncmp(arg, "--", 2) != 0)
+		return false;
+	const struct config_row *row = find_flag(l->tables, span_of(arg + 2));
+	return row && row->type == CONFIG_BOOL;
+}
+
 /* One argument, with the next one when it is its value. */
 static int take_flag(struct loading *l, int argc, char *const *argv, int *i)
 {
 	const char *arg = argv[*i];
+	const char *before = *i > 1 ? argv[*i - 1] : "";
+	if (arg[0] != '-' && is_bool_flag(l, before))
+		return fail(l, EX_USAGE,
+			"%s takes no value of its own: %s=%.100s, or the bare flag for true",
+			before, before, arg);
 	if (arg[0] != '-')
 		return fail(
 			l, EX_USAGE, "unexpected argument \"%.100s\"; options begin with --", arg);

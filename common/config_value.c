@@ -185,14 +185,15 @@ static bool is_port(const char *text)
 	return n > 0 && n <= 5 && text[n] == '\0' && strtol(text, NULL, 10) <= 65535;
 }
 
-/* "host:port", ":port", "[v6]:port", or a Unix socket path that fits sockaddr_un. */
+/* "host:port", ":port", "[v6]:port", or a Unix socket path that fits sockaddr_un; no URL. */
 static bool is_address(const char *text)
 {
 	static const char host[] =
 		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
 	static const char v6[] = "0123456789abcdefABCDEF:.";
 	if (strchr(text, '/'))
-		return strlen(text) < sizeof((struct sockaddr_un *)0)->sun_path;
+		return !strstr(text, "://") &&
+		       strlen(text) < sizeof((struct sockaddr_un *)0)->sun_path;
 	if (text[0] == '[') {
 		size_t n = strspn(text + 1, v6);
 		return n > 1 && strncmp(text + 1 + n, "]:", 2) == 0 && is_port(text + n + 3);

@@ -9,6 +9,7 @@
 #include <event2/event.h>
 
 #include "common/log.h"
+#include "redisproxy/budget.h"
 #include "redisproxy/dispatch.h"
 #include "redisproxy/pool.h"
 #include "redisproxy/proxy.h"
@@ -109,12 +110,25 @@ void client_drop_own(struct client *c)
 	upstream_close(own, NULL);
 }
 
+/* May the connection be read, as far as this client takes what comes? */
+static bool is_taken(const struct client *c, const struct upstream *up)
+{
+	size_t limit = (size_t)c->proxy->conf->client_output_bytes;
+	size_t held = out_pending(&c->out) + c->held_bytes;
+
+	if (up->is_shared)
+		return held <= limit || !budget_is_scarce(c->proxy);
+	return held <= (limit < OWN_OUTPUT ? limit : OWN_OUTPUT);
+}
+
 static void resume_upstreams(struct client *c)
 {
-	while (c->pauses) {
-		struct upstream *up = c->pauses;
-
-		c->pauses = up->next_paused;
+	for (struct upstream **at = &c->pauses, *up; (up = *at);) {
+		if (!c->dead && !is_taken(c, up)) {
+			at = &up->next_paused;
+			continue;
+		}
+		*at = up->next_paused;
 		upstream_resume(up);
 	}
 }
@@ -134,6 +148,7 @@ void client_close(struct client *c)
 		c->next->prev = c->prev;
 	buf_free(&c->in);
 	out_free(&c->out);
+	budget_forget(c);
 	client_drop_own(c);
 	resume_upstreams(c);
 	c->proxy->n_clients--;
@@ -185,16 +200,22 @@ void client_say_error(struct client *c, const char *text)
 void client_check_output(struct client *c, struct upstream *up)
 {
 	size_t limit = (size_t)c->proxy->conf->client_output_bytes;
+	size_t held = out_pending(&c->out) + c->held_bytes;
 
-	if (!up->is_shared && limit > OWN_OUTPUT)
-		limit = OWN_OUTPUT;
-	if (out_pending(&c->out) + c->held_bytes > limit && !up->slow) {
-		up->slow = c;
-		up->slow_since_us = c->proxy->now_us;
-		up->next_paused = c->pauses;
-		c->pauses = up;
-		event_del(up->read_event);
-	}
+	if (held <= CLIENT_OUTPUT_HIGH)
+		return;
+	budget_count(c);
+	if (up->is_shared && out_pending(&c->out) > limit)
+		budget_watch(c);
+	if (up->slow || is_taken(c, up))
+		return;
+	up->slow = c;
+	up->next_paused = c->pauses;
+	c->pauses = up;
+	event_del(up->read_event);
+	/* Others do not wait behind this one. */
+	if (up->is_shared)
+		pool_set_apart(up);
 }
 
 void client_give(struct client *c, struct upstream *up, const char *data, size_t len)
@@ -213,17 +234,16 @@ void client_upstream_gone(struct client *c, struct upstream *up)
 	up->slow = NULL;
 }
 
-void client_too_slow(struct client *c)
+void client_too_slow(struct client *c, const char *why)
 {
-	log_warn("a client does not take its replies (%zu bytes wait): closed",
-		out_pending(&c->out));
+	log_warn("a client %s (%zu bytes wait): closed", why, out_pending(&c->out) + c->held_bytes);
 	metric_add(c->proxy->stats.slow_clients, 1);
 	client_close(c);
 }
 
 void client_flush(struct client *c)
 {
-	size_t limit = (size_t)c->proxy->conf->client_output_bytes;
+	size_t before = out_pending(&c->out);
 
 	if (c->dead)
 		return;
@@ -233,7 +253,10 @@ void client_flush(struct client *c)
 	}
 	size_t pending = out_pending(&c->out);
 
-	if (c->pauses && pending + c->held_bytes < (limit > OWN_OUTPUT ? OWN_OUTPUT : limit) / 2)
+	c->written += before - pending;
+	if (pending || c->counted)
+		budget_count(c);
+	if (c->pauses)
 		resume_upstreams(c);
 	if (c->closing && !pending) {
 		client_close(c);

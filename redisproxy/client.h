@@ -10,7 +10,8 @@
  * has 64 KiB unread (4 KiB while its connection is full), MAX_IN_FLIGHT commands under way, or 256
  * KiB of replies untaken. Its events are edge-triggered, so that the kernel does not look at it
  * again after each command: what is left in the kernel is remembered here (`readable`), and the end
- * of a client that is not read is noticed too.
+ * of a client that is not read is noticed too. budget.h says what becomes of clients that do not
+ * take their replies.
  *
  * A command over 256 KiB is never held whole: it goes through piece by piece, on a connection of
  * the client's own, so that a slow sender stops nobody.
@@ -74,6 +75,12 @@ struct client {
 	bool gave_up; /* one has waited in vain: what is read until all is answered does not
 		       * wait again */
 
+	/* budget.h */
+	size_t counted;
+	struct client *next_watched, **prev_watched;
+	uint64_t written, took_us; /* while it is watched */
+	int queued;
+
 	bool multi, watch; /* the own connection has such a state */
 
 	/* In a cluster (place.h). */
@@ -136,7 +143,7 @@ void client_replied(struct client *c, const struct entry *entry, bool failed, st
 void client_failed(struct client *c, const struct entry *entry, const char *reason, bool partial);
 void client_own_upstream_lost(struct client *c, bool never_ready);
 void client_upstream_gone(struct client *c, struct upstream *up);
-void client_too_slow(struct client *c);
+void client_too_slow(struct client *c, const char *why);
 /* Stop reading this connection if the client has too much output. */
 void client_check_output(struct client *c, struct upstream *up);
 /* Close its own connection, if there is one. */

@@ -7,6 +7,7 @@
 
 #include <event2/event.h>
 
+#include "redisproxy/budget.h"
 #include "redisproxy/dispatch.h"
 #include "redisproxy/proxy.h"
 #include "redisproxy/upstream.h"
@@ -227,6 +228,8 @@ static void take(struct client *c, char *data, size_t len, size_t held)
 	}
 	if (!c->dead && !c->in.len && c->in.capacity)
 		buf_free(&c->in);
+	if (c->in.len || c->counted)
+		budget_count(c);
 }
 
 /* Read once. What there may be more of is read in a later turn. */

@@ -7,6 +7,7 @@
 #include "redisproxy/hotkeys.h"
 #include "redisproxy/slowlog.h"
 #include "redisproxy/stats.h"
+#include "redisproxy/tls.h"
 #include "redisproxy/zone.h"
 
 #define AT(field) offsetof(struct redisproxy_conf, field)
@@ -138,8 +139,13 @@ static const struct config_row rows[] = {
 		.help = "commands of one client under way; further ones are not read"},
 	{"client-output-limit", "REDISPROXY_CLIENT_OUTPUT_LIMIT", CONFIG_BYTES,
 		AT(client_output_bytes), .def = "16MiB", .min = 4096,
-		.help = "bytes of replies that wait for one client; one that is above for a second is "
-			"closed"},
+		.help = "bytes of replies that wait for one client; one that is above must take 16 KiB "
+			"each second, or is closed"},
+	{"client-memory", "REDISPROXY_CLIENT_MEMORY", CONFIG_BYTES, AT(client_memory_bytes),
+		.def = "256MiB", .min = 1 << 20,
+		.help = "bytes of replies and of incomplete commands for all clients together: above, those "
+			"that hold most are closed; above half, a connection waits for clients over "
+			"--client-output-limit"},
 	{"http-keepalive", "HTTP_KEEPALIVE", CONFIG_BOOL, AT(http_keepalive), .def = "true",
 		.help = "accepted for compatibility; the monitor's connections are always kept alive"},
 	{0},
@@ -155,7 +161,7 @@ static const char *check(const void *conf_)
 		return "REMOTE_ADDRESS must not be empty";
 	if (*conf->remote_username && !*conf->remote_password)
 		return "REMOTE_USERNAME needs REMOTE_PASSWORD";
-	static char error[160];
+	static char error[512];
 	struct zone zone;
 
 	if (conf->mode == CONF_SENTINEL && !*conf->sentinel_addresses)
@@ -166,6 +172,13 @@ static const char *check(const void *conf_)
 		return "REDISPROXY_SENTINEL_USERNAME needs REDISPROXY_SENTINEL_PASSWORD";
 	if (*conf->tls_key_file && !*conf->tls_cert_file)
 		return "REDISPROXY_TLS_KEY_FILE needs REDISPROXY_TLS_CERT_FILE";
+	if (conf->tls) {
+		struct tls *tls = tls_new(conf, error, sizeof error);
+
+		if (!tls)
+			return error;
+		tls_free(&tls);
+	}
 	if (zone_init(&zone, conf->zone_cidrs, conf->own_ip, error, sizeof error) < 0)
 		return error;
 	return NULL;

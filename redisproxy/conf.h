@@ -49,7 +49,7 @@ struct redisproxy_conf {
 	bool show_keys;
 
 	int64_t max_in_flight;
-	int64_t client_output_bytes;
+	int64_t client_output_bytes, client_memory_bytes;
 	bool http_keepalive;
 };
 

@@ -158,6 +158,11 @@ static void answered(struct control *control, const redisReply *reply)
 		learn(control, reply);
 	bool is_error = reply->type == REDIS_REPLY_ERROR;
 
+	/* It says so to whoever connects, whatever was asked. */
+	if (begins(reply, "ERR max number of clients")) {
+		set_up(control, false, reply->str);
+		return;
+	}
 	if (question == ASK_RESET)
 		control->no_reset = is_error;
 	if (question == ASK_AUTH)
@@ -227,8 +232,12 @@ static void begin_anew(struct control *control)
 /* Nothing new goes there until it says something. */
 static void fall_silent(struct control *control)
 {
+	const char *why = talk_shakes_hands(control->talk)
+				  ? "no answer to the TLS handshake: a port without TLS?"
+				  : "no answer to PING";
+
 	drop(control);
-	set_up(control, false, "no answer to PING");
+	set_up(control, false, why);
 	if (control->silent || proxy_is_paused(control->proxy))
 		return;
 	control->silent = true;

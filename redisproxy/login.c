@@ -205,6 +205,8 @@ enum dispatch_result login_reset(struct client *c, struct request *r)
 {
 	if (c->in_flight)
 		return dispatch_wait_for_replies(c);
+	if (r->argc > 1)
+		return dispatch_say(c, r, "-ERR wrong number of arguments for 'reset' command\r\n");
 	go_over(c, pool_ref(c->proxy->default_pool));
 	buf_free(&c->name);
 	return dispatch_say(c, r, "+RESET\r\n");

@@ -10,6 +10,7 @@
 
 #define FIRST_CAPACITY 512
 #define KEPT_CAPACITY  1024
+#define LARGE          (1 << 20) /* the heap moves such a block by its pages */
 
 /* Room behind what is here; what is lent does not count. */
 static char *make_room(struct out *o, size_t len)
@@ -20,6 +21,18 @@ static char *make_room(struct out *o, size_t len)
 		return o->data + o->end;
 	if (o->at && o->capacity - pending >= len && o->at >= pending) {
 		memmove(o->data, o->data + o->at, pending);
+	} else if (pending >= LARGE && o->at < pending) {
+		size_t capacity = 2 * o->capacity;
+
+		while (capacity - o->end < len)
+			capacity *= 2;
+		char *data = realloc(o->data, capacity);
+
+		if (!data)
+			return NULL;
+		o->data = data;
+		o->capacity = capacity;
+		return o->data + o->end;
 	} else {
 		size_t capacity = o->capacity ? o->capacity : FIRST_CAPACITY;
 

@@ -114,6 +114,7 @@ static void hold(struct place *p, struct upstream *up, const char *data, size_t 
 		return;
 	}
 	c->held_bytes += len;
+	client_mark(c); /* it is counted there */
 	if (!p->fan)
 		client_check_output(c, up);
 }

@@ -20,8 +20,8 @@
 #define LINGER_US        (10 * 1000000ull) /* a pool without clients */
 #define DEFAULT_MAX_IDLE 16
 #define DEMOTED_AGAIN_US 1000000
-#define MAX_SLOW_US      1000000
-#define LAST_WAIT_US     500000 /* of a blocking command whose client has sent its last byte */
+#define MAX_HELD_UP_US   5000000 /* by a client that takes its reply slowly */
+#define LAST_WAIT_US     500000  /* of a blocking command whose client has sent its last byte */
 #define WOKEN_FOR_ROOM   2
 
 /* ---- keys ---- */
@@ -343,13 +343,15 @@ uint64_t pool_expiry_us(struct pool *pool, uint64_t now_us)
 	       (uint64_t)((double)conf->max_lifetime_ms * 1000 * (1 + share * conf->jitter));
 }
 
-static void retire(struct upstream *up)
+void pool_set_apart(struct upstream *up)
 {
 	struct pool *pool = up->pool;
 
 	if (up->retiring)
 		return;
 	up->retiring = true;
+	if (!up->apart_us)
+		up->apart_us = pool->proxy->now_us;
 	/* Its place is free at once; clients with something under way stay until it is done. */
 	for (unsigned i = 0; i < CONF_MAX_SHARED; i++)
 		if (pool->shared[i] == up) {
@@ -383,7 +385,7 @@ static void replace(struct upstream *up)
 	if (up->count || up->owner)
 		up->retiring = true;
 	else
-		retire(up);
+		pool_set_apart(up);
 }
 
 void pools_replace(struct proxy *proxy, struct server *server)
@@ -470,8 +472,8 @@ static void sweep_upstream(struct upstream *up, uint64_t now)
 			upstream_close(up, "the upstream does not answer");
 		return;
 	}
-	if (up->slow && now - up->slow_since_us > MAX_SLOW_US && up->is_shared) {
-		client_too_slow(up->slow);
+	if (up->slow && up->is_shared && up->count > 1 && now - up->apart_us > MAX_HELD_UP_US) {
+		client_too_slow(up->slow, "holds up others");
 		return;
 	}
 	if ((up->is_shared || server_silent(up->pool->server)) && up->count && !up->slow &&
@@ -489,7 +491,7 @@ static void sweep_upstream(struct upstream *up, uint64_t now)
 	}
 	if (now > up->expires_us || (up->retiring && up->is_shared)) {
 		up->retiring = false;
-		retire(up);
+		pool_set_apart(up);
 		return;
 	}
 	if (at_rest && up->retiring)

@@ -68,6 +68,9 @@ struct upstream *pool_take_own(struct pool *pool, struct client *client);
 /* Give it back; nothing is under way, nothing is left of its state. */
 void pool_give_back(struct pool *pool, struct upstream *up);
 
+/* It takes nothing new and is closed when nothing is under way; another one takes its place. */
+void pool_set_apart(struct upstream *up);
+
 /* From upstream.c. */
 void pool_upstream_ready(struct pool *pool, struct upstream *up);
 /* Wakes some of those who wait for room. True: there are more. */

@@ -13,6 +13,7 @@
 #include "common/daemon.h"
 #include "common/log.h"
 #include "common/resolve.h"
+#include "redisproxy/budget.h"
 #include "redisproxy/client.h"
 #include "redisproxy/cluster.h"
 #include "redisproxy/hotkeys.h"
@@ -164,6 +165,7 @@ static void on_turn(void *arg)
 	flush_upstreams(proxy);
 	gather(proxy, to_flush);
 	flush_clients(proxy, to_flush);
+	budget_keep(proxy);
 	destroy_dead(proxy);
 }
 
@@ -172,6 +174,7 @@ static void on_sweep(void *arg)
 	struct proxy *proxy = arg;
 
 	pools_sweep(proxy);
+	budget_sweep(proxy);
 	if (proxy->stats.hotkeys)
 		hotkeys_age(proxy->stats.hotkeys, proxy->now_us);
 	timer_arm(proxy->sweep_timer, SWEEP_MS);
@@ -182,6 +185,7 @@ static void collect(void *arg)
 	struct proxy *proxy = arg;
 	metric_set(proxy->stats.clients, proxy->n_clients);
 	metric_set(proxy->stats.pools, proxy->n_pools);
+	metric_set(proxy->stats.client_memory, proxy->budget.held);
 	for (struct pool *pool = proxy->pools; pool; pool = pool->next)
 		stats_pool_collect(&pool->stats);
 	/* Nodes come and go, and take each other's addresses. */
@@ -282,6 +286,8 @@ struct proxy *proxy_new(struct daemon *daemon, const struct redisproxy_conf *con
 		if (!proxy->reader)
 			goto fail;
 	}
+	if (*conf->reader_address && !conf->reader_routing)
+		log_warn("READER_REMOTE_ADDRESS is not used without READER_ROUTING");
 	if (make_pools(proxy) < 0)
 		goto fail;
 	metrics_on_collect(daemon_metrics(daemon), collect, proxy);

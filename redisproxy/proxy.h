@@ -46,6 +46,12 @@ struct tls;
 struct daemon;
 struct listener;
 
+/* budget.h */
+struct budget {
+	uint64_t held, peak;    /* bytes for all clients; since memory was last given back */
+	struct client *watched; /* the clients over the limit */
+};
+
 struct proxy {
 	struct loop *loop;
 	struct daemon *daemon;
@@ -70,6 +76,7 @@ struct proxy {
 
 	struct client *clients;
 	unsigned n_clients;
+	struct budget budget;
 	struct client *waiting, **waiting_end; /* for a connection */
 	struct timer *wait_timer;              /* their deadlines */
 	struct timer *sweep_timer;

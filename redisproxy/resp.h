@@ -17,7 +17,7 @@
 #include "common/buf.h"
 #include "common/span.h"
 
-#define RESP_MAX_ARGUMENTS      (1024 * 1024)
+#define RESP_MAX_ARGUMENTS      INT32_MAX
 #define RESP_MAX_ARGUMENT_BYTES (512 << 20)
 #define RESP_MAX_INLINE_BYTES   (64 << 10)
 

@@ -43,6 +43,9 @@ const struct metric_family stats_families[] = {
 	[STATS_CLIENTS] = {.name = "redisproxy_clients",
 		.type = METRIC_GAUGE,
 		.help = "Open client connections."},
+	[STATS_CLIENT_MEMORY] = {.name = "redisproxy_client_memory_bytes",
+		.type = METRIC_GAUGE,
+		.help = "Replies not taken, and commands not complete, of all clients."},
 	[STATS_REJECTED] = {.name = "redisproxy_protocol_errors_total",
 		.type = METRIC_COUNTER,
 		.help = "Clients closed because what they sent is no RESP, by kind.",
@@ -60,7 +63,8 @@ const struct metric_family stats_families[] = {
 		.help = "Times that reads went over to the writer because the reader was down."},
 	[STATS_SLOW] = {.name = "redisproxy_slow_clients_total",
 		.type = METRIC_COUNTER,
-		.help = "Clients closed because they did not take their replies."},
+		.help = "Clients closed because they did not take their replies, or held most when "
+			"--client-memory was exceeded."},
 	[STATS_DEMOTED] = {.name = "redisproxy_demotions_total",
 		.type = METRIC_COUNTER,
 		.help = "Times that the writer said READONLY and was looked up again."},
@@ -101,6 +105,7 @@ int stats_init(struct stats *stats, struct metrics *metrics, const struct redisp
 		.clients = metric(metrics, &stats_families[STATS_CLIENTS]),
 		.pools = metric(metrics, &stats_families[STATS_POOLS]),
 		.slow_clients = metric(metrics, &stats_families[STATS_SLOW]),
+		.client_memory = metric(metrics, &stats_families[STATS_CLIENT_MEMORY]),
 	};
 	if (conf->slowlog_entries)
 		stats->slowlog = slowlog_new((unsigned)conf->slowlog_entries,

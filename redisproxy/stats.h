@@ -23,6 +23,7 @@ enum stats_family {
 	STATS_UP,
 	STATS_DURATION,
 	STATS_CLIENTS,
+	STATS_CLIENT_MEMORY,
 	STATS_REJECTED,
 	STATS_LOST,
 	STATS_CONNECTED,
@@ -52,7 +53,7 @@ struct stats {
 	struct metrics *metrics;
 	struct metric *duration;
 	struct metric *clients, *pools;
-	struct metric *slow_clients;
+	struct metric *slow_clients, *client_memory;
 	struct slowlog *slowlog; /* NULL: not wanted */
 	struct hotkeys *hotkeys; /* NULL: not wanted */
 };

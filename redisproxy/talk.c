@@ -22,6 +22,7 @@ struct talk {
 	const struct talk_events *events;
 	void *arg;
 	enum state state;
+	bool has_answered;
 	bool is_busy, is_freed; /* freed when its callback is over */
 	int fd;
 	struct event *read_event, *write_event;
@@ -135,6 +136,7 @@ static void feed(struct talk *talk, const char *data, size_t len)
 	int rc;
 
 	talk->fed += len;
+	talk->has_answered = true;
 	redisReaderFeed(talk->reader, data, len);
 	while ((rc = redisReaderGetReply(talk->reader, &reply)) == REDIS_OK && reply) {
 		talk->fed = 0;
@@ -160,7 +162,10 @@ static void read_some(struct talk *talk)
 		if (n < 0 && errno == EAGAIN)
 			return;
 		if (n <= 0) {
-			fail(talk, "the connection was lost");
+			fail(talk, talk->has_answered || talk->tls
+					   ? "the connection was lost"
+					   : "it closes the connection without an answer: does it "
+					     "want TLS (--tls)?");
 			return;
 		}
 		feed(talk, data, (size_t)n);
@@ -249,6 +254,11 @@ struct talk *talk_new(struct server *server, const struct talk_events *events, v
 	}
 	event_add(talk->write_event, NULL);
 	return talk;
+}
+
+bool talk_shakes_hands(const struct talk *talk)
+{
+	return talk->state == HANDSHAKE;
 }
 
 int talk_say(struct talk *talk, const struct span *argv, uint32_t argc)

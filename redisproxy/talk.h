@@ -33,6 +33,8 @@ struct talk_events {
  * server_connect(). */
 struct talk *talk_new(struct server *server, const struct talk_events *events, void *arg);
 /* At any time, also from its events. */
+/* Does it wait for the other side's part of the TLS handshake? */
+bool talk_shakes_hands(const struct talk *talk);
 void talk_free(struct talk **talk);
 /* AUTH, unless the password is empty. Its reply is one like any other. True: it was said. */
 bool talk_auth(struct talk *talk, const char *user, const char *password);

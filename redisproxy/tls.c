@@ -2,10 +2,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -24,13 +26,32 @@ struct tls_session {
 	char error[256];
 };
 
-static void explain(const char *what, char *error, size_t size)
+static const char *reason(void)
 {
 	unsigned long code = ERR_get_error();
 	const char *why = code ? ERR_reason_error_string(code) : NULL;
 
-	snprintf(error, size, "%s: %s", what, why ? why : "cannot be used");
 	ERR_clear_error();
+	return why ? why : "cannot be used";
+}
+
+/* Returns -1. */
+static int explain(const char *flag, const char *path, char *error, size_t size)
+{
+	snprintf(error, size, "%s: \"%s\": %s", flag, path, reason());
+	return -1;
+}
+
+static int look_at(const char *flag, const char *path, char *error, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0) {
+		snprintf(error, size, "%s: cannot read \"%s\": %s", flag, path, strerror(errno));
+		return -1;
+	}
+	close(fd);
+	return 0;
 }
 
 static int load_files(struct tls *tls, const struct redisproxy_conf *conf, char *error, size_t size)
@@ -38,27 +59,26 @@ static int load_files(struct tls *tls, const struct redisproxy_conf *conf, char 
 	SSL_CTX *context = tls->context;
 
 	if (*conf->tls_ca_file) {
-		if (SSL_CTX_load_verify_locations(context, conf->tls_ca_file, NULL) != 1) {
-			explain(conf->tls_ca_file, error, size);
+		if (look_at("--tls-ca-file", conf->tls_ca_file, error, size) < 0)
 			return -1;
-		}
+		if (SSL_CTX_load_verify_locations(context, conf->tls_ca_file, NULL) != 1)
+			return explain("--tls-ca-file", conf->tls_ca_file, error, size);
 	} else if (SSL_CTX_set_default_verify_paths(context) != 1) {
-		explain("the system's certificates", error, size);
-		return -1;
+		return explain("TLS", "the system's certificates", error, size);
 	}
 	if (!*conf->tls_cert_file)
 		return 0;
 	const char *key = *conf->tls_key_file ? conf->tls_key_file : conf->tls_cert_file;
+	const char *key_flag = *conf->tls_key_file ? "--tls-key-file" : "--tls-cert-file";
 
-	if (SSL_CTX_use_certificate_chain_file(context, conf->tls_cert_file) != 1) {
-		explain(conf->tls_cert_file, error, size);
+	if (look_at("--tls-cert-file", conf->tls_cert_file, error, size) < 0 ||
+		look_at(key_flag, key, error, size) < 0)
 		return -1;
-	}
+	if (SSL_CTX_use_certificate_chain_file(context, conf->tls_cert_file) != 1)
+		return explain("--tls-cert-file", conf->tls_cert_file, error, size);
 	if (SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) != 1 ||
-		SSL_CTX_check_private_key(context) != 1) {
-		explain(key, error, size);
-		return -1;
-	}
+		SSL_CTX_check_private_key(context) != 1)
+		return explain(key_flag, key, error, size);
 	return 0;
 }
 
@@ -162,8 +182,11 @@ enum tls_step tls_handshake(struct tls_session *session)
 	if (verified != X509_V_OK)
 		snprintf(session->error, sizeof session->error, "TLS: %s",
 			X509_verify_cert_error_string(verified));
+	else if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_WRONG_VERSION_NUMBER)
+		snprintf(session->error, sizeof session->error,
+			"TLS: the answer is not TLS: a port without it?");
 	else
-		explain("TLS", session->error, sizeof session->error);
+		snprintf(session->error, sizeof session->error, "TLS: %s", reason());
 	return TLS_FAILED;
 }
 

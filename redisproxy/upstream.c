@@ -16,12 +16,14 @@
 #include "redisproxy/server.h"
 #include "redisproxy/tls.h"
 
-#define FIRST_QUEUE  8
-#define READS_A_TURN 4
-#define MAX_REFUSAL  512
-#define LEND_BYTES   1024
-#define LENT_AT_ONCE (32 << 10)
+#define FIRST_QUEUE   8
+#define READS_A_TURN  4
+#define MAX_REFUSAL   512
+#define FULL_AGAIN_US 1000000
+#define LEND_BYTES    1024
+#define LENT_AT_ONCE  (32 << 10)
 
+static const char full[] = "-ERR max number"; /* of clients reached */
 static const char lost[] = "the connection to the upstream was lost";
 
 static void on_readable(evutil_socket_t fd, short what, void *arg);
@@ -353,6 +355,17 @@ static void remember_head(struct upstream *up, const char *data, size_t used)
 	up->head_len += part;
 }
 
+/* The server has no room for one more connection, and closes this one. */
+static void note_full(struct upstream *up)
+{
+	static uint64_t last_us;
+
+	if (up->proxy->now_us - last_us < FULL_AGAIN_US)
+		return;
+	last_us = up->proxy->now_us;
+	log_warn("%s says that its maxclients is reached", server_address(up->pool->server));
+}
+
 static void reply_complete(struct upstream *up)
 {
 	struct entry entry = *first_entry(up);
@@ -366,6 +379,8 @@ static void reply_complete(struct upstream *up)
 		up->idle_since_us = up->proxy->now_us;
 	if (failed && head.len >= 9 && memcmp(head.data, "-READONLY", 9) == 0)
 		pool_demoted(up->pool);
+	if (failed && head.len >= sizeof full - 1 && memcmp(head.data, full, sizeof full - 1) == 0)
+		note_full(up);
 	stats_replied(&up->proxy->stats, &entry, up, failed);
 	up->head_len = 0;
 	if (entry.is_place)
@@ -389,6 +404,8 @@ static int take_piece(struct upstream *up, const char *data, size_t used, bool c
 		return 0;
 	}
 	if (!entry) {
+		if (used >= sizeof full - 1 && memcmp(data, full, sizeof full - 1) == 0)
+			note_full(up);
 		upstream_close(up, "the upstream spoke unasked");
 		return -1;
 	}

@@ -94,7 +94,7 @@ struct upstream {
 
 	struct upstream *next_paused; /* of the same slow client */
 	struct client *slow; /* who does not take its reply, so that nothing is read here */
-	uint64_t slow_since_us;
+	uint64_t apart_us;   /* with retiring */
 	uint64_t opened_us, idle_since_us, heard_us, expires_us;
 	struct upstream *next, **prev; /* all */
 	struct upstream *next_dirty;   /* or dead */

@@ -47,4 +47,26 @@ for ([ 'READER_ROUTING', 'perhaps' ], [ 'MAX_CONNECTIONS', '-1' ], [ 'JITTER_PER
 	is $? >> 8, 78, "$name=$value is refused";
 	like $said, qr/$name/, 'by name';
 }
+# What is refused, or warned of, in one line that says what to do.
+sub says
+{
+	my (@args) = @_;
+	my $said = qx{@{[ join ' ', eg_bin('redisproxy'), @args ]} 2>&1};
+	return ($? >> 8, $said);
+}
+my $broken = spew(test_path('broken.pem'), "no certificate\n");
+for (
+	[ [qw(--tls --tls-ca-file=/nope)], 78, qr{--tls-ca-file: cannot read \\?"/nope\\?": No such file} ],
+	[ [qw(--tls --tls-cert-file=/nope)], 78, qr{--tls-cert-file: cannot read \\?"/nope\\?": No such file} ],
+	[ [ qw(--tls --tls-key-file=/nope), "--tls-cert-file=$broken" ], 78, qr{--tls-key-file: cannot read \\?"/nope\\?": No such file} ],
+	[ [ '--tls', "--tls-ca-file=$broken" ], 78, qr{--tls-ca-file: \\?"\Q$broken\E\\?": } ],
+	[ [qw(--reader-routing true)], 64, qr{--reader-routing takes no value of its own: --reader-routing=true} ],
+	[ [qw(--remote-address redis://127.0.0.1:6379)], 64, qr{--remote-address.*redis://127.0.0.1:6379.*host:port} ])
+{
+	my ($args, $code, $like) = @$_;
+	my ($status, $said) = says('--check-config', @$args);
+	is $status, $code, "@$args: $code";
+	like $said, $like, 'and why';
+	unlike $said, qr/out of memory/;
+}
 done_testing;

@@ -51,7 +51,7 @@ subtest 'inline commands' => sub {
 
 subtest 'bytes that are no RESP' => sub {
 	for (
-		[ "*x\r\n", qr/invalid multibulk length/ ], [ "*3000000\r\n", qr/invalid multibulk length/ ],
+		[ "*x\r\n", qr/invalid multibulk length/ ], [ "*3000000000\r\n", qr/invalid multibulk length/ ],
 		[ "*1\r\n\$-5\r\n", qr/invalid bulk length/ ], [ "*1\r\n\$2000000000\r\n", qr/invalid bulk length/ ],
 		[ "*3\r\n\$3\r\nSET\r\n\$1\r\nx\r\nfooz\r\n", qr/expected '\$', got 'f'/ ],
 		[ "SET \"a\r\n", qr/unbalanced quotes/ ], [ 'x' x 70_000, qr/too big inline/ ],
@@ -66,6 +66,13 @@ subtest 'bytes that are no RESP' => sub {
 		ok $x->closed, 'and closed';
 	}
 	is $c->cmd('PING'), 'PONG', 'nobody else minds';
+};
+
+subtest 'more arguments than a million' => sub {
+	my $c = $proxy->client;
+	$c->raw("*1200002\r\n\$5\r\nRPUSH\r\n\$4\r\nmany\r\n" . "\$1\r\nx\r\n" x 1_200_000);
+	is $c->get, 1_200_000;
+	is $c->cmd('DEL', 'many'), 1;
 };
 
 subtest 'MULTI' => sub {
@@ -113,6 +120,7 @@ subtest 'databases' => sub {
 	is $c->cmd('GET', 'db'), 0, 'nothing has changed';
 	$c->put('SELECT', $_) , $c->put('GET', 'db') for 0 .. 9;
 	is_deeply [ map { ($c->get, $c->get)[1] } 0 .. 9 ], [ 0 .. 9 ], 'in a pipeline';
+	like Redis::is_error($c->cmd('RESET', 'x')), qr/^ERR wrong number of arguments for 'reset' command/, 'as Redis says it';
 	is $c->cmd('RESET'), 'RESET';
 	is $c->cmd('GET', 'db'), 0, 'RESET goes back';
 };

@@ -93,6 +93,12 @@ subtest 'who is not who it should be' => sub {
 	# A server without TLS.
 	$proxy = tls_proxy($redis, args => ["--tls-ca-file=$dir/ca.pem"], wait => '300ms');
 	like Redis::is_error($proxy->client->cmd('GET', 'a')), qr/^ERR redisproxy: /, 'no TLS there';
+	wait_for { $proxy->log =~ /TLS: the answer is not TLS: a port without it\?|no answer to the TLS handshake: a port without TLS\?/ } 'the log to say so';
+
+	# And the other way round.
+	$proxy = Redis::proxy($at, args => [ '--upstream-wait=300ms', '--ping-interval=100ms' ]);
+	like Redis::is_error($proxy->client->cmd('GET', 'a')), qr/^ERR /, 'TLS there';
+	wait_for { $proxy->log =~ /does it want TLS \(--tls\)\?/ } 'the log to say so';
 };
 
 subtest 'the server comes back' => sub {

@@ -66,4 +66,20 @@ subtest 'a server that says nothing gets no commands' => sub {
 	is_deeply $multi->cmd(qw(EXEC)), [], 'and so has a transaction';
 };
 
+subtest 'a server with no room for one more client' => sub {
+	my $redis = Redis::server();
+	my $admin = $redis->client;
+	$admin->cmd(qw(CONFIG SET maxclients 1));
+	my $proxy = Redis::proxy($redis, args => \@ARGS);
+	like Redis::is_error($proxy->client->cmd(qw(GET a))), qr/^ERR /, 'an error';
+	wait_for { $proxy->log =~ /is down: ERR max number of clients reached/ } 'the log to say why';
+	$admin->cmd(qw(CONFIG SET maxclients 100));
+	my $c = $proxy->client;
+	wait_for { !Redis::is_error($c->cmd(qw(SET a 1))) } 'it to work';
+	wait_for { $redis->client->cmd(qw(INFO clients)) =~ /connected_clients:(\d+)/ && $1 >= 3 } 'all connections';
+	$admin->cmd(qw(CONFIG SET maxclients 1));
+	ok Redis::is_error($c->cmd(qw(MULTI))), 'no connection of its own';
+	wait_for { $proxy->log =~ /says that its maxclients is reached/ } 'the log to say so';
+};
+
 done_testing;

@@ -69,7 +69,7 @@ static void bad_commands_are_refused(void **state)
 		{"*01\r\n", "Protocol error: invalid multibulk length"},
 		{"*+1\r\n", "Protocol error: invalid multibulk length"},
 		{"* 1\r\n", "Protocol error: invalid multibulk length"},
-		{"*1048577\r\n", "Protocol error: invalid multibulk length"},
+		{"*2147483648\r\n", "Protocol error: invalid multibulk length"},
 		{"*99999999999999999999999999", "Protocol error: invalid multibulk length"},
 		{"*-0\r\n", "Protocol error: invalid multibulk length"},
 		{"*1\r\n:1\r\n", "Protocol error: expected '$'"},
