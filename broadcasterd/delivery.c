@@ -239,6 +239,7 @@ static void on_http_done(struct http_call *call, const struct http_call_result *
 		break;
 	case HTTP_CALL_CONNECT:
 	case HTTP_CALL_BUSY:
+	case HTTP_CALL_UNSENDABLE:
 		end(d, DELIVERY_CONNECT, result->detail ? result->detail : "not reached");
 		break;
 	case HTTP_CALL_TIMEOUT:

@@ -512,7 +512,7 @@ static int call_start(struct http_call *call, const struct http_call_options *op
 		return 0;
 	}
 	if (has_line_break(options->headers)) {
-		fail_later(call, HTTP_CALL_CONNECT, "a header with a line break");
+		fail_later(call, HTTP_CALL_UNSENDABLE, "a header with a line break");
 		return 0;
 	}
 	call->easy = easy_take(c);

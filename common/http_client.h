@@ -39,6 +39,7 @@ enum http_call_outcome {
 	HTTP_CALL_TOO_LARGE, /* over max_response_bytes, after decoding */
 	HTTP_CALL_BAD,       /* not HTTP, bad chunk or encoding, a head of over 64 KiB */
 	HTTP_CALL_BUSY,      /* over max_calls; not sent */
+	HTTP_CALL_UNSENDABLE /* a header with a line break: the caller's own fault; not sent */
 };
 
 /* AWS Signature Version 4, made by libcurl. The header x-amz-content-sha256 (also of a GET) and,

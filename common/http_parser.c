@@ -98,6 +98,20 @@ bool http_is_field_value(struct span text)
 	return is_text(text.data, text.len);
 }
 
+static bool is_target_text(const char *data, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (data[i] < 0x21 || data[i] > 0x7e || data[i] == '#')
+			return false;
+	return true;
+}
+
+bool http_is_target(struct span text)
+{
+	return text.len > 0 && (text.data[0] == '/' || span_equal_str(text, "*")) &&
+	       is_target_text(text.data, text.len);
+}
+
 void http_head_init(struct http_head *head, enum http_kind kind, const struct http_limits *limits,
 	struct http_field *fields, uint32_t max_fields)
 {
@@ -165,10 +179,9 @@ static enum http_result parse_target(
 		return refuse(head, 414, "The request target is too long.");
 	if (len == 0)
 		return refuse(head, 400, "The request target is empty.");
-	for (size_t i = 0; i < len; i++)
-		if (target[i] < 0x21 || target[i] > 0x7e || target[i] == '#')
-			return refuse(head, 400,
-				"The request target contains a character that is not allowed.");
+	if (!is_target_text(target, len))
+		return refuse(
+			head, 400, "The request target contains a character that is not allowed.");
 	head->target = text_of(base, target, len);
 	struct span method = http_text_span(base, head->method);
 	if (span_equal_str(method, "CONNECT"))

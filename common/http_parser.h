@@ -147,5 +147,7 @@ uint64_t http_body_left(const struct http_body *body);
 /* RFC 9110: field names and methods (5.6.2), field values without surrounding space (5.5). */
 bool http_is_token(struct span text);
 bool http_is_field_value(struct span text);
+/* A request target in origin-form (RFC 9112, 3.2.1), or "*". */
+bool http_is_target(struct span text);
 
 #endif

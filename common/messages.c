@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/http_parser.h"
 #include "common/log.h"
 #include "common/wire.h"
 
@@ -104,6 +105,8 @@ static int pack_field(msgpack_packer *packer, const struct msg_field *field, con
 {
 	switch (field->kind) {
 	case MSG_KIND_str:
+	case MSG_KIND_token:
+	case MSG_KIND_target:
 		wire_write_str(packer, *(const struct span *)value);
 		return 0;
 	case MSG_KIND_bin:
@@ -181,6 +184,25 @@ __attribute__((format(printf, 2, 3))) static int inside(struct unpacking *u, con
 	return -1;
 }
 
+static int unpack_text(
+	struct unpacking *u, struct span *text, bool (*is_valid)(struct span text), const char *why)
+{
+	if (wire_read_str(&u->wire, text) != 0)
+		return fail(u, "not a string");
+	return is_valid(*text) ? 0 : fail(u, why);
+}
+
+/* Empty is as good as absent. */
+static bool is_method(struct span text)
+{
+	return text.len == 0 || http_is_token(text);
+}
+
+static bool is_target(struct span text)
+{
+	return text.len == 0 || http_is_target(text);
+}
+
 static int unpack_headers(struct unpacking *u, struct msg_headers *headers)
 {
 	uint32_t count, pair;
@@ -190,19 +212,15 @@ static int unpack_headers(struct unpacking *u, struct msg_headers *headers)
 		return fail(u, "more than 128 headers");
 	for (uint32_t i = 0; i < count; i++) {
 		struct msg_header *header = &headers->items[i];
-		const char *part = "";
 		if (wire_read_array(&u->wire, &pair) != 0 || pair != 2) {
 			fail(u, "not a pair");
 			return inside(u, "[%u]", i);
 		}
-		if (wire_read_str(&u->wire, &header->name) != 0)
-			part = ".name";
-		else if (wire_read_str(&u->wire, &header->value) != 0)
-			part = ".value";
-		if (*part) {
-			fail(u, "not a string");
-			return inside(u, "[%u]%s", i, part);
-		}
+		if (unpack_text(u, &header->name, http_is_token, "not a field name of HTTP") != 0)
+			return inside(u, "[%u].name", i);
+		if (unpack_text(u, &header->value, http_is_field_value,
+			    "not a field value of HTTP") != 0)
+			return inside(u, "[%u].value", i);
 	}
 	headers->count = count;
 	return 0;
@@ -276,6 +294,10 @@ static int unpack_field(struct unpacking *u, const struct msg_field *field, void
 	switch (field->kind) {
 	case MSG_KIND_str:
 		return wire_read_str(w, value) == 0 ? 0 : fail(u, "not a string");
+	case MSG_KIND_token:
+		return unpack_text(u, value, is_method, "not a method of HTTP");
+	case MSG_KIND_target:
+		return unpack_text(u, value, is_target, "not a request target of HTTP");
 	case MSG_KIND_bin:
 		return wire_read_bin(w, value) == 0 ? 0 : fail(u, "not binary");
 	case MSG_KIND_u64:

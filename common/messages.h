@@ -55,8 +55,10 @@ struct msg_f64s {
 
 /*
  * The lists of fields: F(kind, field, doc), and L(record, field, doc) for a list of records.
- * Kinds: str and bin (spans, borrowed from the bytes), u64, i64, f64, bool, headers, strs, u64s,
- * f64s.
+ * Kinds: str and bin (spans, borrowed from the bytes), token and target (strs that may be the
+ * method and target of an HTTP request), u64, i64, f64, bool, headers (names and values that may be
+ * those of HTTP fields), strs, u64s, f64s. What would be another thing once it is written as HTTP,
+ * with a line break in it, say, is an error like any other here: both ends rely on it.
  */
 /* clang-format off */
 #define MSG_EMPTY(F, L)
@@ -89,8 +91,8 @@ struct msg_f64s {
 	F(str, previous, "the level until now")
 
 #define MSG_REQUEST_PARAMS(F, L) \
-	F(str, method, "HTTP method") \
-	F(str, target, "path and query as the client sent them") \
+	F(token, method, "HTTP method") \
+	F(target, target, "path and query as the client sent them") \
 	F(headers, headers, "end-to-end fields, Host among them; hop-by-hop fields are left out") \
 	F(bin, body, "the whole body, up to 16 KiB; empty when chunked") \
 	F(str, body_hash, "lower-case hex SHA-256 of the body; empty: none, or not known") \
@@ -272,6 +274,8 @@ int msg_reply_start(
 	struct rpc_request *request, const struct msg_schema *schema, const void *result);
 
 #define MSG_TYPE_str                        struct span
+#define MSG_TYPE_token                      struct span
+#define MSG_TYPE_target                     struct span
 #define MSG_TYPE_bin                        struct span
 #define MSG_TYPE_u64                        uint64_t
 #define MSG_TYPE_i64                        int64_t
@@ -363,6 +367,8 @@ MSG_NOTIFICATIONS(MSG_DECLARE_NOTIFICATION)
 
 enum msg_kind {
 	MSG_KIND_str,
+	MSG_KIND_token,
+	MSG_KIND_target,
 	MSG_KIND_bin,
 	MSG_KIND_u64,
 	MSG_KIND_i64,

@@ -105,6 +105,7 @@ static void on_http_done(struct http_call *call, const struct http_call_result *
 		[HTTP_CALL_TOO_LARGE] = STATS_TOO_LARGE,
 		[HTTP_CALL_BAD] = STATS_PROTOCOL,
 		[HTTP_CALL_BUSY] = STATS_RESOURCES,
+		[HTTP_CALL_UNSENDABLE] = STATS_PROTOCOL,
 	};
 	struct scrape *s = arg;
 	bool openmetrics;

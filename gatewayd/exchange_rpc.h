@@ -3,8 +3,8 @@
 
 /*
  * Exchanges that come as RPC `request` from a trusted peer (hashd), or as `fetch` from another
- * instance (fetch.h). The body hash is believed, so a
- * hit needs no body at all: the body is asked for (by credit) only when somebody wants it, and
+ * instance (fetch.h). The body hash is believed, so a hit needs no body at all, and does not look
+ * at one that came along: the body is asked for (by credit) only when somebody wants it, and
  * checked against the hash then. A peer that attached (lease.h) gets large bodies of the cache by
  * reference. While too much is lent, answers go in chunks, and of those whose peer does not take
  * them the oldest are given up.

@@ -22,7 +22,8 @@ const char *provider_attempt_status(
 		[HTTP_CALL_RESET] = "reset",
 		[HTTP_CALL_TOO_LARGE] = "broken",
 		[HTTP_CALL_BAD] = "broken",
-		[HTTP_CALL_BUSY] = "busy"};
+		[HTTP_CALL_BUSY] = "busy",
+		[HTTP_CALL_UNSENDABLE] = "unsendable"};
 	if (result->outcome != HTTP_CALL_OK)
 		return outcomes[result->outcome];
 	/* Not every number that a server may say becomes a label. */
@@ -96,6 +97,12 @@ void provider_attempt_failure(const struct http_call_result *result, int64_t ret
 		return;
 	case HTTP_CALL_BUSY:
 		failure->detail = "too many calls to the provider are under way";
+		return;
+	case HTTP_CALL_UNSENDABLE:
+		failure->outcome = PROVIDER_BROKEN;
+		failure->status = 502;
+		failure->retry_after_ms = -1;
+		failure->detail = "the request cannot be sent to the provider";
 		return;
 	default:
 		failure->outcome = PROVIDER_BROKEN;

@@ -219,6 +219,7 @@ static void tell_breaker(struct provider_call *call, const struct http_call_resu
 			breaker_success(breaker);
 		break;
 	case HTTP_CALL_BUSY:
+	case HTTP_CALL_UNSENDABLE:
 		breaker_neutral(breaker);
 		break;
 	default:

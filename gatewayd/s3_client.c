@@ -165,6 +165,7 @@ static enum s3_outcome outcome_of(
 	case HTTP_CALL_TOO_LARGE:
 		return S3_REFUSED;
 	case HTTP_CALL_BAD:
+	case HTTP_CALL_UNSENDABLE:
 		return S3_FAILED;
 	}
 	int status = http->status;

@@ -8,6 +8,8 @@
 
 static const char *const kinds[] = {
 	[MSG_KIND_str] = "str",
+	[MSG_KIND_token] = "token",
+	[MSG_KIND_target] = "target",
 	[MSG_KIND_bin] = "bin",
 	[MSG_KIND_u64] = "u64",
 	[MSG_KIND_i64] = "i64",

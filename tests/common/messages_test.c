@@ -35,7 +35,11 @@ static void pack_value(msgpack_packer *pk, const struct msg_field *field)
 {
 	switch (field->kind) {
 	case MSG_KIND_str:
+	case MSG_KIND_token:
 		wire_write_str(pk, span_of(field->name));
+		break;
+	case MSG_KIND_target:
+		wire_write_str(pk, span_of("/v1/embeddings?a=b"));
 		break;
 	case MSG_KIND_bin:
 		wire_write_bin(pk, span_of(field->doc));
@@ -366,8 +370,10 @@ static void lists_have_limits(void **arg)
 static void spans_are_borrowed(void **arg)
 {
 	(void)arg;
-	struct msg_request_params params = {
-		.method = span_of("POST"), .body = span_of("{}"), .body_bytes = 2};
+	struct msg_request_params params = {.method = span_of("POST"),
+		.target = span_of("/v1/embeddings"),
+		.body = span_of("{}"),
+		.body_bytes = 2};
 	params.headers.count = 1;
 	params.headers.items[0] = (struct msg_header){span_of("host"), span_of("x")};
 	begin();
@@ -382,7 +388,50 @@ static void spans_are_borrowed(void **arg)
 		got.headers.items[0].value.data > begin_ && got.headers.items[0].value.data < end);
 	assert_true(got.body.data > begin_ && got.body.data < end);
 	assert_int_equal(got.body_bytes, 2);
-	assert_int_equal(got.target.len, 0);
+	assert_true(span_equal_str(got.target, "/v1/embeddings"));
+}
+
+/* What would be another request once it is written as HTTP is none here. */
+static void only_what_http_can_carry(void **arg)
+{
+	(void)arg;
+	static const struct {
+		struct span method, target, name, value;
+		const char *error; /* NULL: it can */
+	} cases[] = {
+#define CASE(method, target, name, value, error) \
+	{SPAN_LITERAL(method), SPAN_LITERAL(target), SPAN_LITERAL(name), SPAN_LITERAL(value), error}
+		CASE("POST", "/a?b=c", "x-y", "a\tb \xc3\xa9", NULL),
+		CASE("OPTIONS", "*", "x", "", NULL),
+		CASE("PO ST", "/", "x", "y", "method: not a method of HTTP"),
+		CASE("POST\r\n", "/", "x", "y", "method: not a method of HTTP"),
+		CASE("GET", "a", "x", "y", "target: not a request target of HTTP"),
+		CASE("GET", "/a b", "x", "y", "target: not a request target of HTTP"),
+		CASE("GET", "/a\r\nX: y", "x", "y", "target: not a request target of HTTP"),
+		CASE("GET", "/\0", "x", "y", "target: not a request target of HTTP"),
+		CASE("GET", "/", "", "y", "headers[0].name: not a field name of HTTP"),
+		CASE("GET", "/", "x:", "y", "headers[0].name: not a field name of HTTP"),
+		CASE("GET", "/", "x\r\ny", "z", "headers[0].name: not a field name of HTTP"),
+		CASE("GET", "/", "x", "a\r\nX-Evil: 1",
+			"headers[0].value: not a field value of HTTP"),
+		CASE("GET", "/", "x", "a\nb", "headers[0].value: not a field value of HTTP"),
+		CASE("GET", "/", "x", "a\0b", "headers[0].value: not a field value of HTTP"),
+		CASE("GET", "/", "x", " a", "headers[0].value: not a field value of HTTP"),
+#undef CASE
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct msg_request_params params = {
+			.method = cases[i].method, .target = cases[i].target};
+		params.headers.count = 1;
+		params.headers.items[0] = (struct msg_header){cases[i].name, cases[i].value};
+		begin();
+		assert_int_equal(msg_request_params_pack(&params, &bytes), 0);
+		struct msg_request_params got;
+		struct msg_error error = {""};
+		int result = msg_request_params_unpack(span_of_buf(&bytes), &got, &error);
+		assert_int_equal(result, cases[i].error ? -1 : 0);
+		assert_string_equal(error.text, cases[i].error ? cases[i].error : "");
+	}
 }
 
 /* ---- over a connection ---- */
@@ -497,6 +546,7 @@ int main(void)
 		cmocka_unit_test(errors_lead_to_the_place),
 		cmocka_unit_test(lists_have_limits),
 		cmocka_unit_test(spans_are_borrowed),
+		cmocka_unit_test(only_what_http_can_carry),
 		cmocka_unit_test(calls_are_typed),
 	};
 	return cmocka_run_group_tests(tests, NULL, teardown);

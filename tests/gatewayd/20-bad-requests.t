@@ -70,6 +70,28 @@ subtest 'a key is needed for a hit too' => sub {
 	is http('POST', $d->url . '/v1/embeddings', [ 'Content-Type' => 'application/json' ], $GOOD)->{status}, 401, 'refused';
 };
 
+subtest 'RPC peers that say what HTTP cannot carry' => sub {
+	my $g = daemon('gatewayd', http => 1, rpc => 'gatewayd.0.sock',
+		env => { OPENAI_BASE_URL => $openai->base, STORE => 'none', CIRCUIT_BREAKER_THRESHOLD => 2 });
+	my $h = daemon('hashd', http => 1, env => { HASHD_BACKENDS => $g->rpc_path });
+	for (
+		[ 'a key', 'headers[1].value', [ 'POST', '/v1/embeddings', [ [ host => 'x' ], [ Authorization => "Bearer x\r\nX-Evil: 1" ] ] ] ],
+		[ 'a name', 'headers[0].name', [ 'POST', '/v1/embeddings', [ [ "x\nEvil", 'a' ] ] ] ],
+		[ 'a method', 'method', [ "POST\r\n", '/v1/embeddings', [] ] ],
+		[ 'a target', 'target', [ 'POST', "/v1/embeddings\r\nX: y", [] ] ],
+	) {
+		my ($name, $field, $params) = @$_;
+		for my $d ($g, $h) {
+			for (1 .. 3) {
+				my (undef, $error) = $d->rpc->try_call('request', [ @$params, mp_bin($GOOD) ]);
+				is $error->[0], 1, "$name: bad params";
+				like $error->[1], qr/^\Q$field\E: not a /, 'by name';
+			}
+		}
+	}
+	is http('POST', $g->url . '/v1/embeddings', \@JSON, $GOOD)->{status}, 200, 'the provider is asked as before';
+};
+
 subtest 'a client that shuts its side down is answered' => sub {
 	for my $text ('for a purchase', 'for a hit', 'for a hit') {
 		my $c = EG::HTTP->new($d->url);
