@@ -21,6 +21,7 @@ my %about = (
 		common/daemon_options.c: changed, but only read at the start: %s
 		common/daemon_options.c: settings were read again
 		common/daemon_rpc.c: log level changes
+		common/loop.c: loop: a long turn
 		common/listen.c: inherited descriptor %d (\"%.*s\") is not a listening socket: left alone
 		common/listen.c: LISTEN_FDS is %ld: only %d sockets are looked at
 		common/listen.c: inherited socket \"%s\" has no use here: closed
