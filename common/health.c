@@ -8,6 +8,7 @@
 
 #define MAX_PAGE_BYTES (16u << 20)
 
+#define JSON           "application/json"
 #define TEXT           "text/plain; charset=utf-8"
 #define METRICS        "text/plain; version=0.0.4; charset=utf-8"
 
@@ -46,7 +47,11 @@ bool health_serve(struct daemon *daemon, struct http_exchange *exchange)
 	if (!live && !ready && !span_equal_str(path, "/metrics"))
 		return false;
 	if (!span_equal_str(method, "GET") && !span_equal_str(method, "HEAD"))
-		respond(exchange, 405, TEXT, slice_static("method not allowed\n"));
+		respond(exchange, 405, JSON,
+			slice_static(
+				"{\"error\":{\"message\":\"Only GET and HEAD are allowed on this "
+				"path.\",\"type\":\"invalid_request_error\",\"param\":null,"
+				"\"code\":\"method_not_allowed\"}}\n"));
 	else if (live)
 		respond(exchange, 200, TEXT, slice_static("ok\n"));
 	else if (!ready)

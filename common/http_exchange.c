@@ -35,6 +35,18 @@ struct http_exchange *http_exchange_new(struct http_connection *c)
 	return x;
 }
 
+/* "http://host?query" means "/?query" (RFC 9112, 3.2.1): the host moves over a slash of "://". */
+static void give_path(char *message, struct http_head *head)
+{
+	if (!head->absolute || head->target.len == 0 || message[head->target.at] != '?')
+		return;
+	memmove(message + head->host.at - 1, message + head->host.at, head->host.len);
+	head->host.at--;
+	head->target.at--;
+	head->target.len++;
+	message[head->target.at] = '/';
+}
+
 int http_exchange_keep_head(struct http_exchange *x, const char *data, size_t len)
 {
 	if (len > sizeof x->inline_message) {
@@ -45,6 +57,8 @@ int http_exchange_keep_head(struct http_exchange *x, const char *data, size_t le
 	}
 	if (len)
 		memcpy(x->message, data, len);
+	if (len > 0 && len == x->head.head_bytes)
+		give_path(x->message, &x->head);
 	return 0;
 }
 

@@ -196,9 +196,9 @@ static enum http_result parse_target(
 	if (scheme == 0)
 		return refuse(head, 400, "The request target is neither a path nor an http URL.");
 	const char *authority = target + scheme, *end = target + len;
-	const char *path = memchr(authority, '/', (size_t)(end - authority));
-	if (!path)
-		path = end;
+	const char *path = authority;
+	while (path < end && *path != '/' && *path != '?')
+		path++;
 	if (!is_host(authority, (size_t)(path - authority)))
 		return refuse(head, 400, "The request target has an invalid host.");
 	head->host = text_of(base, authority, (size_t)(path - authority));

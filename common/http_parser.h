@@ -70,7 +70,8 @@ struct http_refusal {
 struct http_head {
 	/* Valid after HTTP_DONE; method also after HTTP_BAD if the refused request had one. */
 	struct http_text method;
-	/* Origin-form, or "*": of an absolute URL the part from the path on, empty for "/". */
+	/* Origin-form, or "*". Of an absolute URL the part behind the authority: with an empty path
+	 * it is empty, or begins with the '?' of the query. */
 	struct http_text target;
 	struct http_text host; /* of the absolute URL, else the Host field; empty in HTTP/1.0 */
 	struct http_text reason;

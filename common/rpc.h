@@ -38,7 +38,8 @@
  * What a peer may not do: send bytes that are no frame, a frame over RPC_MAX_FRAME_BYTES, more than
  * WIRE_MAX_DEPTH levels, frames of the other end's kind, a chunk beyond its credit or after the
  * last one, an empty chunk that is not the last, a second response, a response to a call that was
- * never made, a request with an id that is under way. One log line, and the connection is closed.
+ * never made, a request with an id that is under way. The connection is closed, with a
+ * log line that says why (ten a second at most).
  * What it may: both ends end calls on their own, so chunk, credit, cancel and response for a call
  * that is over are ignored (a chunk that nobody expects is answered with cancel). Unknown
  * notifications and additional elements are ignored too, for later versions.

@@ -13,6 +13,7 @@
 /* Others have work too: so many, and so few even when the slice of the turn is used up. */
 #define MAX_ACCEPTS_A_TURN 32
 #define MIN_ACCEPTS_A_TURN 4
+#define MAX_COMPLAINTS     10  /* in the log, a second */
 #define ACCEPT_PAUSE_MS    100 /* after the process ran out of descriptors or memory */
 
 const struct rpc_server_options rpc_server_defaults = {
@@ -124,14 +125,30 @@ static void on_socket(int fd, bool eof, void *arg)
 	asker->eof = eof;
 }
 
+/* Those who break the rules come back at once, some of them: some lines a second will do. */
+static bool may_complain(struct rpc_server *server, unsigned *left_out)
+{
+	uint64_t now_us = loop_now_us(server->loop);
+	*left_out = 0;
+	if (now_us - server->complained_us >= 1000000) {
+		if (server->n_complaints > MAX_COMPLAINTS)
+			*left_out = server->n_complaints - MAX_COMPLAINTS;
+		server->complained_us = now_us;
+		server->n_complaints = 0;
+	}
+	return server->n_complaints++ < MAX_COMPLAINTS;
+}
+
 static void on_lost(int code, const char *reason, void *arg)
 {
 	struct rpc_asker *asker = arg;
-	if (code == RPC_PROTOCOL || asker->ids.count)
-		log_fields(code == RPC_PROTOCOL ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, NULL,
+	unsigned left_out = 0;
+	bool broke_rules = code == RPC_PROTOCOL && asker->server;
+	if (broke_rules ? may_complain(asker->server, &left_out) : asker->ids.count > 0)
+		log_fields(broke_rules ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, NULL,
 			"rpc: connection closed", LOG_STR("reason", reason),
 			LOG_INT("peer_pid", asker->peer.pid), LOG_INT("peer_uid", asker->peer.uid),
-			LOG_INT("requests", asker->ids.count));
+			LOG_INT("requests", asker->ids.count), LOG_INT("left_out", left_out));
 	asker_close(asker);
 }
 

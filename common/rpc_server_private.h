@@ -87,6 +87,8 @@ struct rpc_server {
 	LIST_HEAD(, rpc_asker) askers;
 	LIST_HEAD(, rpc_linger) lingering;
 	size_t n_askers, n_lingering, n_requests;
+	uint64_t complained_us; /* the second in which n_complaints were logged, or more */
+	unsigned n_complaints;
 	bool draining, freeing;
 	void (*on_drained)(void *arg);
 	void *drained_arg;

@@ -62,6 +62,8 @@ void api_error_respond(
 			(error->retry_after_ms + 999) / 1000);
 		answer_head_add(&head, "Retry-After", span_of(retry_after));
 	}
+	if (error->accept_encoding)
+		answer_head_add(&head, "Accept-Encoding", span_of(error->accept_encoding));
 	if (error->allow)
 		answer_head_add(&head, "Allow", span_of(error->allow));
 	if (x_cache)

@@ -11,12 +11,13 @@
 #include "gatewayd/exchange.h"
 
 struct api_error {
-	int status;             /* 0: no error */
-	const char *type;       /* "invalid_request_error", "api_error" … */
-	const char *param;      /* NULL: null */
-	const char *code;       /* NULL: null */
-	int64_t retry_after_ms; /* -1 or 0: no Retry-After */
-	const char *allow;      /* for 405 */
+	int status;                  /* 0: no error */
+	const char *type;            /* "invalid_request_error", "api_error" … */
+	const char *param;           /* NULL: null */
+	const char *code;            /* NULL: null */
+	int64_t retry_after_ms;      /* -1 or 0: no Retry-After */
+	const char *allow;           /* for 405 */
+	const char *accept_encoding; /* for 415: what is understood */
 	char message[256];
 };
 

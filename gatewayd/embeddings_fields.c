@@ -23,10 +23,11 @@ int embeddings_fields_read(const struct exchange *exchange, const struct gateway
 	else if (type.data && !http_is_media_type(type, "application/json"))
 		api_error_set(error, 415, NULL, "unsupported_media_type",
 			"Content-Type must be application/json.");
-	else if (coding.data && !span_equal_nocase(coding, "identity"))
+	else if (coding.data && !span_equal_nocase(coding, "identity")) {
 		api_error_set(error, 415, NULL, "unsupported_content_encoding",
 			"Content-Encoding is not supported on requests; send the body as it is.");
-	else if (n_tags < 0)
+		error->accept_encoding = "identity";
+	} else if (n_tags < 0)
 		api_error_set(error, 400, NULL, "bad_surrogate_key", "%s", reason);
 	return error->status ? -1 : 0;
 }

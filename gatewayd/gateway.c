@@ -23,6 +23,26 @@ static const struct route {
 	{"/openai/v1/models", "HEAD", "GET, HEAD", models_serve},
 };
 
+/* (RFC 9110, 9.3; RFC 5789) */
+static bool is_known_method(struct span method)
+{
+	static const char *const methods[] = {
+		"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"};
+	for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
+		if (span_equal_str(method, methods[i]))
+			return true;
+	return false;
+}
+
+/* Of the server as a whole. */
+static void answer_options(struct gateway *gateway, struct exchange *exchange)
+{
+	struct answer_head head = {.status = 204};
+	answer_head_add(&head, "Allow", SPAN_LITERAL("GET, HEAD, POST, OPTIONS"));
+	stats_count_request(gateway->stats, STATS_PASS, head.status);
+	exchange_respond(exchange, &head, (struct slice){0});
+}
+
 void gateway_serve(struct exchange *exchange, void *arg)
 {
 	struct gateway *gateway = arg;
@@ -42,7 +62,15 @@ void gateway_serve(struct exchange *exchange, void *arg)
 		allow = routes[i].allow;
 	}
 	struct api_error error;
-	if (allow) {
+	if (span_equal_str(exchange->method, "OPTIONS") && span_equal_str(exchange->target, "*")) {
+		answer_options(gateway, exchange);
+		return;
+	}
+	if (!is_known_method(exchange->method)) {
+		api_error_set(
+			&error, 501, NULL, "not_implemented", "This method is not known here.");
+		error.type = "invalid_request_error";
+	} else if (allow) {
 		api_error_set(&error, 405, NULL, "method_not_allowed",
 			"Only %s is allowed on this path.", allow);
 		error.allow = allow;

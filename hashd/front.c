@@ -421,6 +421,16 @@ static void visit_free(struct visit *visit)
 	front->n_spare++;
 }
 
+/* What gatewayd would say of a path; nothing is allowed where there is nothing. */
+static const char *allow_line(struct span path)
+{
+	if (span_equal_str(path, "/v1/embeddings") || span_equal_str(path, "/openai/v1/embeddings"))
+		return "Allow: POST\r\n";
+	if (span_equal_str(path, "/v1/models") || span_equal_str(path, "/openai/v1/models"))
+		return "Allow: GET, HEAD\r\n";
+	return "Allow: \r\n";
+}
+
 static void on_request(struct http_exchange *exchange, void *arg)
 {
 	struct front *front = arg;
@@ -428,7 +438,7 @@ static void on_request(struct http_exchange *exchange, void *arg)
 	if (health_serve(front->parts.daemon, exchange))
 		return;
 	if (span_equal_str(http_exchange_method(exchange), "PURGE")) {
-		respond_error(exchange, 405, "Allow: GET, HEAD, POST, DELETE\r\n",
+		respond_error(exchange, 405, allow_line(http_exchange_path(exchange)),
 			"invalid_request_error", "method_not_allowed",
 			"PURGE is not allowed here.");
 		return;

@@ -13,7 +13,7 @@ function message(request, body) {
 		fields.push([latin1(request.rawHeaders[i]), latin1(request.rawHeaders[i + 1])]);
 	let host = request.headers.host ?? '';
 	let target = request.url;
-	const absolute = /^https?:\/\/([^/]*)(.*)$/is.exec(target);
+	const absolute = /^https?:\/\/([^/?]*)(.*)$/is.exec(target);
 	if (absolute)
 		[, host, target] = absolute;
 	return { method: request.method, target, host, version: request.httpVersion, fields, body: body.toString('latin1') };

@@ -137,7 +137,7 @@ static const struct text_case bad_requests[] = {
 		"400 The request target is neither a path nor an http URL.\n"},
 	{"GET http:///x HTTP/1.1\r\n", "400 The request target has an invalid host.\n"},
 	{"GET http://u@h/ HTTP/1.1\r\n", "400 The request target has an invalid host.\n"},
-	{"GET http://h?x HTTP/1.1\r\n", "400 The request target has an invalid host.\n"},
+	{"GET http://?x HTTP/1.1\r\n", "400 The request target has an invalid host.\n"},
 	{"CONNECT a:443 HTTP/1.1\r\n", "501 The CONNECT method is not supported.\n"},
 	{"GET / HTTP/1.1\r\n\r\n", "400 Host is missing.\n"},
 	{GET "Host: a\r\n\r\n", "400 Host is given twice.\n"},

@@ -39,6 +39,11 @@ static void a_request_is_answered(void **state)
 	assert_string_equal(world.last_target, "/");
 	assert_int_equal(world.last_status, 404);
 	assert_int_equal(world.finished, 2);
+	/* The path may be missing before a query. */
+	client_send(&c, "GET http://b.c:81?x=/y HTTP/1.1\r\nHost: a\r\n\r\n");
+	WAIT_UNTIL(world.finished == 3);
+	assert_string_equal(world.last_host, "b.c:81");
+	assert_string_equal(world.last_target, "/?x=/y");
 	client_close(&c);
 	WAIT_UNTIL(http_server_connections(world.server) == 0);
 	assert_int_equal(world.aborted, 0);

@@ -190,7 +190,9 @@ static void malformed_frames_close_the_connection(void **arg)
 		for (size_t k = before; k < n_served; k++)
 			assert_int_equal(served[k].cancels, 1);
 		raw_end();
-		assert_int_equal(log_lines(LOG_LEVEL_ERROR), lines + i + 1);
+		/* A line for each, but ten a second at most. */
+		uint64_t said = log_lines(LOG_LEVEL_ERROR) - lines;
+		assert_true(said == i + 1 || (i >= 10 && said >= 10 && said <= i));
 	}
 	assert_int_equal(rpc_server_connections(server), 1);
 	assert_int_equal(rpc_server_requests(server), 0);

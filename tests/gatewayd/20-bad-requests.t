@@ -37,7 +37,10 @@ for (
 	[ 'not JSON by type', 415, 'unsupported_media_type', undef,
 		[ POST => '/v1/embeddings', [ @KEY, 'Content-Type' => 'text/plain' ], $GOOD ] ],
 	[ 'compressed body', 415, 'unsupported_content_encoding', undef,
-		[ POST => '/v1/embeddings', [ @JSON, 'Content-Encoding' => 'gzip' ], $GOOD ] ],
+		[ POST => '/v1/embeddings', [ @JSON, 'Content-Encoding' => 'gzip' ], $GOOD ], 'accept-encoding' => 'identity' ],
+	[ 'a method that nobody knows', 501, 'not_implemented', undef, [ FROB => '/v1/embeddings', \@JSON, $GOOD ] ],
+	[ 'the same where nothing is', 501, 'not_implemented', undef, [ get => '/', \@KEY, '' ] ],
+	[ 'a bad method on an own path', 405, 'method_not_allowed', undef, [ POST => '/healthz', \@KEY, '' ], allow => 'GET, HEAD' ],
 	[ 'over the body limit', 413, undef, undef, [ POST => '/v1/embeddings', \@JSON, '{"input":"' . 'a' x 200_000 . '"}' ] ],
 	[ 'over the header limit', 431, undef, undef, [ POST => '/v1/embeddings', [ @JSON, 'X-Long' => 'a' x 200_000 ], $GOOD ] ],
 ) {
@@ -58,6 +61,11 @@ for (
 	};
 }
 
+{
+	my $r = EG::HTTP->new($d->url)->request('OPTIONS', '*');
+	is $r->{status}, 204, 'OPTIONS *';
+	like $r->{headers}{allow}, qr/\bPOST\b/, 'with Allow';
+}
 is $openai->calls, 0, 'nothing was bought';
 
 subtest 'a type with parameters, or none, is fine' => sub {

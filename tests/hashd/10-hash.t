@@ -139,7 +139,9 @@ subtest 'own paths' => sub {
 	like http('GET', $hashd->url . '/metrics')->{body}, qr/^hashd_requests_total\{status="200"\} \d+/m, 'metrics';
 	my $r = http('PURGE', $hashd->url . '/v1/embeddings');
 	is $r->{status}, 405, 'PURGE';
-	like $r->{headers}{allow}, qr/\bPOST\b/, 'with Allow';
+	is $r->{headers}{allow}, 'POST', 'with Allow';
+	is http('PURGE', $hashd->url . '/v1/models')->{headers}{allow}, 'GET, HEAD', 'of its path';
+	is http('PURGE', $hashd->url . '/nothing')->{headers}{allow}, '', 'where nothing is';
 	is json_decode($r->{body})->{error}{type}, 'invalid_request_error', 'OpenAI-shaped';
 	is scalar(grep { $_->{method} eq 'PURGE' } @{ $gatewayd->stats->{log} }), 0, 'and does not reach gatewayd';
 };
