@@ -68,27 +68,33 @@ bool http_is_token(struct span text)
 	return text.len > 0;
 }
 
-/* No control characters but tabs. Eight bytes at a time: a byte below 0x20 or equal to 0x7f shows
- * in the high bit of its lane (a lane above a hit may show too, so a hit is looked at again). */
+/* No control characters but tabs. */
+static bool is_plain_text(const char *data, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (((uint8_t)data[i] < 0x20 && data[i] != '\t') || data[i] == 0x7f)
+			return false;
+	return true;
+}
+
+/* The same, eight bytes at a time: a byte below 0x20 or equal to 0x7f shows in the high bit of its
+ * lane (a lane above a hit may show too, so a hit is looked at again). The last eight may have been
+ * looked at in part. */
 static bool is_text(const char *data, size_t len)
 {
 	const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones * 0x80;
-	size_t i = 0;
-	for (; i + 8 <= len; i += 8) {
+	if (len < 8)
+		return is_plain_text(data, len);
+	for (size_t i = 0;; i = i + 8 > len - 8 ? len - 8 : i + 8) {
 		uint64_t w;
 		memcpy(&w, data + i, sizeof w);
 		uint64_t del = w ^ (ones * 0x7f);
 		uint64_t hit = ((w - ones * 0x20) & ~w) | ((del - ones) & ~del);
-		if (!(hit & highs))
-			continue;
-		for (size_t k = i; k < i + 8; k++)
-			if (((uint8_t)data[k] < 0x20 && data[k] != '\t') || data[k] == 0x7f)
-				return false;
-	}
-	for (; i < len; i++)
-		if (((uint8_t)data[i] < 0x20 && data[i] != '\t') || data[i] == 0x7f)
+		if ((hit & highs) && !is_plain_text(data + i, 8))
 			return false;
-	return true;
+		if (i == len - 8)
+			return true;
+	}
 }
 
 bool http_is_field_value(struct span text)

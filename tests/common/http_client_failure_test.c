@@ -51,7 +51,7 @@ static void test_bad_urls_and_headers_are_not_sent(void **state)
 		const char *headers[] = {"Good: yes", lines[i], NULL};
 		struct http_call_options options = options_for("GET", s.url);
 		options.headers = headers;
-		assert_int_equal(call_once(&b, &options).outcome, HTTP_CALL_CONNECT);
+		assert_int_equal(call_once(&b, &options).outcome, HTTP_CALL_UNSENDABLE);
 	}
 	assert_int_equal(atomic_load(&s.connections), 0);
 	/* And the client is none the worse for it. */
