@@ -244,6 +244,12 @@ static enum dispatch_result send_own(struct client *c, struct request *r)
 	return c->dead ? DISPATCH_TOOK : dispatch_send_to(c, r, c->own, meaning_of(r));
 }
 
+static bool is_subscribe(struct span name)
+{
+	return span_equal_nocase(name, "subscribe") || span_equal_nocase(name, "psubscribe") ||
+	       span_equal_nocase(name, "ssubscribe");
+}
+
 static enum dispatch_result go_raw(struct client *c, struct request *r)
 {
 	if (c->in_flight)
@@ -252,7 +258,10 @@ static enum dispatch_result go_raw(struct client *c, struct request *r)
 		return DISPATCH_WAITS;
 	if (c->dead)
 		return DISPATCH_TOOK;
-	upstream_make_raw(c->own);
+	if (c->proxy->cluster && is_subscribe(r->argv[0]))
+		upstream_make_subscribed(c->own);
+	else
+		upstream_make_raw(c->own);
 	if (upstream_send_more(c->own, r->frame, r->len) < 0)
 		return dispatch_out_of_memory(c);
 	return dispatch_done(c, r);

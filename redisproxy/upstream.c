@@ -194,6 +194,11 @@ void upstream_make_raw(struct upstream *up)
 	up->raw = true;
 }
 
+void upstream_make_subscribed(struct upstream *up)
+{
+	up->raw = up->subscribed = true;
+}
+
 void upstream_end(struct upstream *up)
 {
 	up->ends = true;
@@ -389,6 +394,31 @@ static void reply_complete(struct upstream *up)
 		client_replied(entry.client, &entry, failed, head);
 }
 
+static bool is_redirection(const char *data, size_t len)
+{
+	static const char moved[] = "-MOVED ", ask[] = "-ASK ";
+
+	return (len > sizeof moved - 1 && memcmp(data, moved, sizeof moved - 1) == 0) ||
+	       (len > sizeof ask - 1 && memcmp(data, ask, sizeof ask - 1) == 0);
+}
+
+/* For a client that has subscribed and knows no cluster. Only what came in one piece is looked at:
+ * redirections are short. */
+static void give_subscribed(struct upstream *up, const char *data, size_t used, bool complete)
+{
+	static const char elsewhere[] =
+		"-ERR redisproxy: a connection that has subscribed stays on one node, and this key "
+		"is on another\r\n";
+
+	if (!up->owner)
+		return;
+	if (complete && !up->partial && is_redirection(data, used))
+		client_give(up->owner, up, elsewhere, sizeof elsewhere - 1);
+	else
+		client_give(up->owner, up, data, used);
+	up->partial = !complete;
+}
+
 /* A piece of the present reply. -1: the connection was closed. */
 static int take_piece(struct upstream *up, const char *data, size_t used, bool complete)
 {
@@ -401,6 +431,10 @@ static int take_piece(struct upstream *up, const char *data, size_t used, bool c
 	if (up->scan.type == '>') {
 		if (up->owner)
 			client_give(up->owner, up, data, used);
+		return 0;
+	}
+	if (!entry && up->subscribed) {
+		give_subscribed(up, data, used, complete);
 		return 0;
 	}
 	if (!entry) {
@@ -426,7 +460,7 @@ static void take(struct upstream *up, const char *data, size_t len)
 	while (len && up->state != UPSTREAM_DEAD) {
 		size_t used;
 
-		if (up->raw && !up->count && !up->scan.left && !up->scan.skip &&
+		if (up->raw && !up->subscribed && !up->count && !up->scan.left && !up->scan.skip &&
 			!up->scan.in_line) {
 			if (up->owner)
 				client_give(up->owner, up, data, len);

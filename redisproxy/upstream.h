@@ -73,6 +73,7 @@ struct upstream {
 	enum upstream_state state;
 	bool is_shared;
 	bool raw;
+	bool subscribed; /* raw, but replies are looked at */
 	bool wants_write, is_dirty;
 	bool retiring; /* takes no new clients, closed when it has nothing to do */
 	bool ends;     /* raw: the client has sent its last byte */
@@ -125,6 +126,8 @@ static inline bool upstream_full(const struct upstream *up)
 }
 /* From now on bytes pass as they come; entries that are left come first. */
 void upstream_make_raw(struct upstream *up);
+/* The same in a cluster, of a client that subscribes: redirections are not for it. */
+void upstream_make_subscribed(struct upstream *up);
 /* A raw connection's client has sent its last byte: so do we, after what is queued. */
 void upstream_end(struct upstream *up);
 /* Is the command whose reply comes next one that may wait for others (ENTRY_WAITED)? */

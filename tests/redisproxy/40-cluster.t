@@ -234,4 +234,25 @@ subtest 'few connections to each node' => sub {
 	}
 };
 
+subtest 'clients that have subscribed' => sub {
+	for my $channel (map { "channel$_" } 1 .. 6) {
+		my $c = $proxy->client;
+		is_deeply $c->cmd('SSUBSCRIBE', $channel), [ 'ssubscribe', $channel, 1 ], "$channel, at the node of its slot";
+		is $proxy->client->cmd('SPUBLISH', $channel, 'hello'), 1, 'somebody listens there';
+		is_deeply $c->get, [ 'smessage', $channel, 'hello' ], 'and hears it';
+	}
+	# They stay on one node; who knows no cluster is told so, not where to go.
+	for my $version (2, 3) {
+		my $c = $proxy->client;
+		$c->cmd('HELLO', $version);
+		$c->cmd('SUBSCRIBE', 'c1');
+		$c->cmd('UNSUBSCRIBE');
+		$c->put('SET', "key$_", 1) for 1 .. 20;
+		my %said;
+		$said{ (Redis::is_error($_) // $_) =~ s/^(ERR redisproxy: a connection that has subscribed).*/$1/r }++ for map { $c->get } 1 .. 20;
+		is_deeply [ sort keys %said ], [ 'ERR redisproxy: a connection that has subscribed', 'OK' ], "RESP$version: an error, and no MOVED";
+		is $c->cmd('RESET'), 'RESET', 'and goes on';
+	}
+};
+
 done_testing;
