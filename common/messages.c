@@ -203,6 +203,21 @@ static bool is_target(struct span text)
 	return text.len == 0 || http_is_target(text);
 }
 
+/* As in HTTP, blanks around a value are no part of it. */
+static int unpack_field_value(struct unpacking *u, struct span *value)
+{
+	if (wire_read_str(&u->wire, value) != 0)
+		return fail(u, "not a string");
+	while (value->len > 0 && (value->data[0] == ' ' || value->data[0] == '\t')) {
+		value->data++;
+		value->len--;
+	}
+	while (value->len > 0 &&
+		(value->data[value->len - 1] == ' ' || value->data[value->len - 1] == '\t'))
+		value->len--;
+	return http_is_field_value(*value) ? 0 : fail(u, "not a field value of HTTP");
+}
+
 static int unpack_headers(struct unpacking *u, struct msg_headers *headers)
 {
 	uint32_t count, pair;
@@ -218,8 +233,7 @@ static int unpack_headers(struct unpacking *u, struct msg_headers *headers)
 		}
 		if (unpack_text(u, &header->name, http_is_token, "not a field name of HTTP") != 0)
 			return inside(u, "[%u].name", i);
-		if (unpack_text(u, &header->value, http_is_field_value,
-			    "not a field value of HTTP") != 0)
+		if (unpack_field_value(u, &header->value) != 0)
 			return inside(u, "[%u].value", i);
 	}
 	headers->count = count;

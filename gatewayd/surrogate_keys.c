@@ -99,7 +99,7 @@ struct element_tags *element_tags_new(struct span model, const struct span *name
 		at = mempcpy(at, names[i].data, names[i].len);
 		*at++ = ' ';
 	}
-	tags->field = (struct span){text, len};
+	tags->field = (struct span){text, len > 0 ? len - 1 : 0};
 	return tags;
 }
 
