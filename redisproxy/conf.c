@@ -1,6 +1,7 @@
 #include "redisproxy/conf.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #include "common/http_server.h"
 
@@ -166,6 +167,9 @@ static const char *check(const void *conf_)
 
 	if (conf->mode == CONF_SENTINEL && !*conf->sentinel_addresses)
 		return "REDISPROXY_MODE=sentinel needs REDISPROXY_SENTINEL_ADDRESSES";
+	if (conf->mode == CONF_SENTINEL && strchr(conf->sentinel_addresses, '/'))
+		return "REDISPROXY_SENTINEL_ADDRESSES: host:port, separated by commas; a path or a "
+		       "URL is none";
 	if (conf->mode == CONF_SENTINEL && !*conf->sentinel_master)
 		return "REDISPROXY_SENTINEL_MASTER must not be empty";
 	if (*conf->sentinel_username && !*conf->sentinel_password)

@@ -61,6 +61,7 @@ for (
 	[ [ qw(--tls --tls-key-file=/nope), "--tls-cert-file=$broken" ], 78, qr{--tls-key-file: cannot read \\?"/nope\\?": No such file} ],
 	[ [ '--tls', "--tls-ca-file=$broken" ], 78, qr{--tls-ca-file: \\?"\Q$broken\E\\?": } ],
 	[ [qw(--reader-routing true)], 64, qr{--reader-routing takes no value of its own: --reader-routing=true} ],
+	[ [qw(--mode=sentinel --sentinel-addresses=redis://127.0.0.1:26379)], 78, qr{REDISPROXY_SENTINEL_ADDRESSES: host:port} ],
 	[ [qw(--remote-address redis://127.0.0.1:6379)], 64, qr{--remote-address.*redis://127.0.0.1:6379.*host:port} ])
 {
 	my ($args, $code, $like) = @$_;

@@ -6,6 +6,7 @@
 use FindBin;
 use lib "$FindBin::Bin/../lib", $FindBin::Bin;
 use EG::Test;
+use EG::Build qw(instrumented);
 use Redis;
 use Time::HiRes qw(time);
 
@@ -86,7 +87,8 @@ subtest 'too much for all together' => sub {
 	wait_for { $proxy->metric('redisproxy_slow_clients_total') >= 5 } 'some to be closed';
 	is $proxy->client->cmd('PING'), 'PONG', 'others are served';
 	my $grown = (status_kb($proxy->pid, 'VmHWM') - $before) / 1000;
-	cmp_ok $grown, '<', 100, "at most $grown MB more";
+	# A sanitizer keeps freed memory.
+	cmp_ok $grown, '<', instrumented() ? 1000 : 100, "at most $grown MB more";
 	like $proxy->log, qr/more than --client-memory: those that hold most are closed/, 'the log says so';
 };
 
@@ -99,10 +101,11 @@ subtest 'commands by halves' => sub {
 	$_->raw($half) for @clients;
 	wait_for { $proxy->metric('redisproxy_slow_clients_total') > 200 } 'many to be closed';
 	my $grown = (status_kb($proxy->pid, 'VmHWM') - $before) / 1000;
-	cmp_ok $grown, '<', 80, "at most $grown MB more for 80 MB of them";
+	cmp_ok $grown, '<', instrumented() ? 1000 : 80, "at most $grown MB more for 80 MB of them";
 	is $proxy->client->cmd('PING'), 'PONG', 'others are served';
 	@clients = ();
-	wait_for { rss_kb($proxy->pid) - $before < 8_000 } 'the memory to be given back';
+	wait_for { instrumented() || rss_kb($proxy->pid) - $before < 8_000 } 'the memory to be given back';
+	wait_for { $proxy->metric('redisproxy_client_memory_bytes') == 0 } 'it to notice';
 	is $proxy->metric('redisproxy_client_memory_bytes'), 0, 'nothing is left';
 };
 
