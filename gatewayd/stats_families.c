@@ -193,7 +193,7 @@ const struct metric_family gatewayd_families[] = {
 	[STORE_BYTES] = {.name = "gatewayd_store_bytes",
 		.type = METRIC_GAUGE,
 		.labels = {"store"},
-		.help = "What the store's objects took on disk when this instance measured last; one instance at a time does."},
+		.help = "What the store's objects took on disk when it was measured last, by whichever instance; one at a time does."},
 	[STORE_MAX_BYTES] = {.name = "gatewayd_store_max_bytes",
 		.type = METRIC_GAUGE,
 		.labels = {"store"},

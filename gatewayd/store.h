@@ -124,8 +124,8 @@ bool store_covered(
 const struct store_stats *store_stats(const struct store *store);
 /* Of a store that keeps to a size; counters never decrease. */
 struct store_usage {
-	bool measured; /* has this process measured it yet? else objects and bytes are 0 */
-	uint64_t objects, bytes;  /* the last time that it did */
+	bool measured;            /* are objects and bytes known? else 0 */
+	uint64_t objects, bytes;  /* when it was last measured, by whichever process */
 	uint64_t max_bytes;       /* 0: no cap */
 	uint64_t evicted_objects; /* by this process, for the cap */
 	uint64_t errors;          /* times that it could not see to it */

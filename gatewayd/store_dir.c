@@ -458,7 +458,7 @@ static void dir_usage(const struct store *store, struct store_usage *usage)
 {
 	const struct store_janitor_stats *janitor = store_dir_janitor_stats(store);
 	*usage = (struct store_usage){
-		.measured = janitor->runs > 0,
+		.measured = janitor->measured,
 		.objects = janitor->objects,
 		.bytes = janitor->bytes,
 		.max_bytes = janitor->max_bytes,

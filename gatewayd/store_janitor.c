@@ -3,6 +3,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -17,6 +19,8 @@
 
 #define SLICE_ENTRIES  512
 #define TMP_MAX_AGE_US (3600ull * 1000 * 1000)
+/* Two numbers of 20 digits, a space and a line's end. */
+#define LAST_RUN_BYTES 42
 /* The pool was full: ask again. */
 #define BUSY_MS 100
 
@@ -55,6 +59,7 @@ struct store_janitor {
 	/* The thread's, while the job is there: */
 	enum phase phase;
 	bool full, ran;
+	bool measured; /* objects and bytes are those of a full run */
 	int error;
 	bool busy; /* another process is at it */
 	int lock_fd;
@@ -151,12 +156,26 @@ static void fail(struct store_janitor *j, int error)
 	enter_phase(j, PHASE_END);
 }
 
-/* Did a full run of any process end within the interval? It leaves a byte in the lock file. */
-static bool is_time(const struct store_janitor *j)
+/* Did a full run of any process end within the interval? Then what it left is known. */
+static bool read_last_run(struct store_janitor *j)
 {
 	struct stat st;
-	return fstat(j->lock_fd, &st) || st.st_size == 0 ||
-	       age_us(j, &st) >= (uint64_t)j->interval_ms * 1000;
+	char text[LAST_RUN_BYTES + 1];
+	if (fstat(j->lock_fd, &st) || age_us(j, &st) >= (uint64_t)j->interval_ms * 1000 ||
+		pread(j->lock_fd, text, sizeof text, 0) != LAST_RUN_BYTES)
+		return false;
+	text[LAST_RUN_BYTES] = 0;
+	return sscanf(text, "%" SCNu64 " %" SCNu64, &j->objects, &j->bytes) == 2;
+}
+
+static int write_last_run(const struct store_janitor *j)
+{
+	char text[LAST_RUN_BYTES + 1];
+	snprintf(text, sizeof text, "%020" PRIu64 " %020" PRIu64 "\n", j->objects, j->bytes);
+	return pwrite(j->lock_fd, text, LAST_RUN_BYTES, 0) == LAST_RUN_BYTES &&
+			       ftruncate(j->lock_fd, LAST_RUN_BYTES) == 0
+		       ? 0
+		       : -1;
 }
 
 static void do_lock(struct store_janitor *j)
@@ -168,7 +187,9 @@ static void do_lock(struct store_janitor *j)
 		j->busy = errno == EWOULDBLOCK;
 		fail(j, j->busy ? 0 : errno);
 	} else {
-		j->full = j->full || is_time(j);
+		if (!j->full)
+			j->measured = read_last_run(j);
+		j->full = !j->measured;
 		enter_phase(j, PHASE_TMP);
 	}
 }
@@ -247,12 +268,14 @@ static void set_limit(struct store_janitor *j)
 static void end_of_phase(struct store_janitor *j)
 {
 	if (j->phase == PHASE_TMP && j->full) {
+		j->objects = j->bytes = 0;
 		enter_phase(j, PHASE_SCAN);
 	} else if (j->phase == PHASE_SCAN && j->max_bytes && j->bytes > j->max_bytes) {
 		set_limit(j);
 		enter_phase(j, PHASE_EVICT);
 	} else {
 		j->ran = j->phase != PHASE_TMP;
+		j->measured = true;
 		enter_phase(j, PHASE_END);
 	}
 }
@@ -301,8 +324,8 @@ static void do_end(struct store_janitor *j)
 	close_dir(j);
 	if (j->lock_fd < 0)
 		return;
-	/* For is_time(). That it fails is no harm: the next run comes sooner. */
-	if (j->ran && pwrite(j->lock_fd, "\n", 1, 0) != 1)
+	/* That it fails is no harm: the next run comes sooner. */
+	if (j->ran && write_last_run(j) < 0)
 		j->error = errno;
 	close(j->lock_fd);
 	j->lock_fd = -1;
@@ -344,8 +367,9 @@ static void end_run(struct store_janitor *j)
 	j->stats.evicted_objects += j->evicted_objects;
 	j->stats.evicted_bytes += j->evicted_bytes;
 	j->stats.tmp_removed += j->tmp_removed;
-	if (j->ran) {
-		j->stats.runs++;
+	j->stats.runs += j->ran;
+	if (j->measured) {
+		j->stats.measured = true;
 		j->stats.objects = j->objects;
 		j->stats.bytes = j->bytes;
 	}
@@ -390,7 +414,7 @@ static void start_if_asked(struct store_janitor *j)
 	j->asked = j->asked_full = false;
 	j->on_done = NULL;
 	j->stored_bytes = 0;
-	j->ran = j->busy = false;
+	j->ran = j->measured = j->busy = false;
 	j->error = 0;
 	j->objects = j->bytes = 0;
 	j->evicted_objects = j->evicted_bytes = j->tmp_removed = 0;

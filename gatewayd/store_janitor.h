@@ -3,8 +3,9 @@
 
 /*
  * Keeps a store directory within its size and removes what crashes left in tmp. Every process has
- * one, and one at a time works: who gets the flock on <dir>/janitor.lock. The lock file's content
- * and time say when the last full run ended, so that N processes do not do it N times.
+ * one, and one at a time works: who gets the flock on <dir>/janitor.lock. The lock file's time
+ * says when the last full run ended, so that N processes do not do it N times, and its content what
+ * that left there ("OBJECTS BYTES\n"), so that one that has just started knows.
  *
  *   tmp: remove files older than an hour
  *   scan: sum the sizes of all objects by age                   only when it is time, or asked
@@ -37,7 +38,8 @@ struct store_janitor_stats {
 	uint64_t errors;  /* ended early: the lock or a directory could not be used */
 	uint64_t evicted_objects, evicted_bytes;
 	uint64_t tmp_removed;
-	uint64_t objects, bytes; /* what the last full run left there */
+	bool measured;           /* are these known? */
+	uint64_t objects, bytes; /* what the last full run, of whichever process, left there */
 	uint64_t max_bytes;      /* the cap; 0: none */
 };
 

@@ -168,6 +168,10 @@ static void at_the_start_it_runs_in_full_when_it_is_time(void **state)
 		.dir = f->dir, .prefix = "", .janitor_interval_ms = 3600 * 1000};
 	snprintf(path, sizeof path, "%s/tmp/0123456789abcdef.7", f->dir);
 	snprintf(lock, sizeof lock, "%s/janitor.lock", f->dir);
+	f->store = open_store(f, "", 0);
+	assert_true(put(f->store, 1, 8));
+	wait_until(f, puts_are_over);
+	store_free(&f->store);
 	for (int round = 0; round < 3; round++) {
 		f->store = store_dir_new(f->loop, f->workers, &options);
 		assert_non_null(f->store);
@@ -178,10 +182,34 @@ static void at_the_start_it_runs_in_full_when_it_is_time(void **state)
 		if (round != 1)
 			wait_until(f, janitor_ran);
 		/* Another process, or the one before, has just been through. */
-		assert_int_equal(store_dir_janitor_stats(f->store)->runs, round != 1);
+		const struct store_janitor_stats *stats = store_dir_janitor_stats(f->store);
+		assert_int_equal(stats->runs, round != 1);
+		/* What it found is known all the same. */
+		assert_true(stats->measured);
+		assert_int_equal(stats->objects, 1);
+		assert_true(stats->bytes > 0);
 		store_free(&f->store);
 		if (round == 1)
 			set_age(lock, 3601);
+	}
+}
+
+static void a_lock_file_that_says_nothing_is_no_measurement(void **state)
+{
+	struct fixture *f = *state;
+	char lock[PATH_MAX];
+	static const char *const texts[] = {
+		"\n", "1 2", "1 2 3\n", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"};
+	struct store_dir_options options = {
+		.dir = f->dir, .prefix = "", .janitor_interval_ms = 3600 * 1000};
+	snprintf(lock, sizeof lock, "%s/janitor.lock", f->dir);
+	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+		write_file(lock, texts[i], strlen(texts[i]));
+		f->store = store_dir_new(f->loop, f->workers, &options);
+		assert_non_null(f->store);
+		wait_until(f, janitor_ran);
+		assert_int_equal(store_dir_janitor_stats(f->store)->objects, 0);
+		store_free(&f->store);
 	}
 }
 
@@ -246,6 +274,7 @@ int main(void)
 		TEST(more_objects_than_one_slice),
 		TEST(leftovers_in_tmp_go_when_old),
 		TEST(at_the_start_it_runs_in_full_when_it_is_time),
+		TEST(a_lock_file_that_says_nothing_is_no_measurement),
 		TEST(one_process_at_a_time),
 		TEST(a_request_during_a_run_gets_a_run_of_its_own),
 		TEST(a_janitor_without_its_directory_says_so),
