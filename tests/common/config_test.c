@@ -296,7 +296,8 @@ static void errors_name_what_was_wrong(void **state)
 		{"-", "", EX_USAGE, "unknown option -; --help lists all"},
 		{"stray", "", EX_USAGE, "unexpected argument \"stray\"; options begin with --"},
 		{"--yes\nfalse", "", EX_USAGE,
-			"unexpected argument \"false\"; options begin with --"},
+			"--yes takes no value of its own: --yes=false, or the bare flag for "
+			"true"},
 		{"<empty>", "", EX_USAGE, "unexpected argument \"\"; options begin with --"},
 		{"--port", "", EX_USAGE, "--port needs a value: --port N"},
 		{"--port\n--yes", "", EX_USAGE, "--port needs a value: --port N"},
