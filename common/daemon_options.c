@@ -23,7 +23,7 @@ static const struct config_row common_rows[DAEMON_COMMON_ROWS + 1] = {
 		.help = "Unix socket for MessagePack-RPC; RUN_DIR/<name>.sock when not set"},
 	{"log-level", "LOG_LEVEL", CONFIG_CHOICE, COMMON(log_level), .def = "info",
 		.choices = "debug|info|warn=warning|error|fatal=critical",
-		.help = "what is logged; can be changed while running by the RPC method log_level"},
+		.help = "what is logged; while it runs, podctl log-level (the RPC method log_level) changes it"},
 	{"log-format", "LOG_FORMAT", CONFIG_CHOICE, COMMON(log_format), .def = "auto",
 		.choices = "auto|json|text", .help = "auto: text on a terminal, else JSON"},
 	{"lameduck", "LAMEDUCK", CONFIG_MS, COMMON(lameduck_ms), .def = "1s", .max = 3600e3,

@@ -9,6 +9,7 @@
 #include "common/daemon.h"
 #include "common/log.h"
 #include "supervisor/ctl/completion.h"
+#include "supervisor/ctl/log_level.h"
 #include "supervisor/ctl/logs.h"
 #include "supervisor/ctl/options.h"
 #include "supervisor/ctl/programs.h"
@@ -134,6 +135,8 @@ static const struct command {
 		"read the configuration again; start, restart, stop what changed"},
 	{"signal", programs_signal, 2, MANY, false, CTL_OPTION_TIMEOUT | CTL_OPTION_JSON,
 		"SIGNAL NAME…", "send a signal, e.g. HUP"},
+	{"log-level", log_level_run, 2, MANY, false, CTL_OPTION_TIMEOUT, "LEVEL NAME…",
+		"what daemons log until their next start, e.g. debug"},
 	{"tail", run_tail, 1, MANY, false, PRINTED, "[-f] [--bytes=N] NAME…",
 		"the end of what programs printed; -f: and what follows"},
 	{"logs", run_logs, 0, MANY, false, PRINTED, "[-f] [--bytes=N] [NAME…]",

@@ -201,6 +201,7 @@ void top_summary_write(const struct pod_look *look, bool color, size_t width, st
 	put(&line, "", "%s of %s tokens", count(look->total[POD_SAVED_TOKENS], &saved),
 		count(look->total[POD_TOKENS], &tokens));
 	put(&line, "", "$%.4f", look->total[POD_SAVED_DOLLARS]);
+	put(&line, "", "since the daemons' start");
 	line_end(&line);
 	line = line_start(out, color, width, "provider");
 	put_provider(&line, look);

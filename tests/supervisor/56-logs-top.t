@@ -184,6 +184,7 @@ subtest 'completion' => sub {
 	is $complete->($podctl, 'stop', 'fi'), 'file', 'names of programs';
 	is $complete->($podctl, 'signal', 'H'), 'HUP', 'signals';
 	is $complete->($podctl, 'signal', 'HUP', 'no'), 'none', 'and names behind them';
+	is $complete->($podctl, 'log-level', 'd'), 'debug', 'levels';
 	is $complete->($podctl, 'tail', '--fol'), '--follow', 'options';
 	is $complete->($podctl, '--timeout', '3', 'rel'), 'reload', 'behind an option with a value';
 	is $complete->($podctl, '--timeout', ''), '', 'nothing for a value';

@@ -70,6 +70,7 @@ subtest '200x60: everything' => sub {
 	my @lines = frames(200, 60, sub { has($silent, @_) && has(qr/^zz_last/, @_) }, 'all programs');
 	ok has(qr/^NAME\s+STATE\s+PID\s+CPU\s+PSS\s+UPTIME\s+RESTARTS$/, @lines), 'all columns';
 	is has(qr/^worker/, @lines), 20, 'all programs';
+	ok has(qr/^saved .* tokens  \$0\.0000  since the daemons' start$/, @lines), 'since when';
 	my ($sum) = map { /^all\s+\S+%\s+(\S+) MB$/ ? $1 : () } @lines;
 	my $pss = 0;
 	/^\S+\s+RUNNING\s+\d+\s+\S+%\s+(\S+) MB/ and $pss += $1 for @lines;
