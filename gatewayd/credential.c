@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+static const char scheme[] = "Bearer ";
+
 static char *copy_header(const struct exchange *exchange, const char *name)
 {
 	struct span value = exchange_header(exchange, name);
@@ -39,12 +41,18 @@ int credential_take(
 	credential->project = copy_header(exchange, "openai-project");
 	if (!credential->authorization || !credential->organization || !credential->project)
 		return -1;
+	/* A sibling that asks brings it along. */
+	const char *key = credential->authorization + sizeof scheme - 1;
+	credential->is_own = *own_key &&
+			     strncmp(credential->authorization, scheme, sizeof scheme - 1) == 0 &&
+			     strcmp(key, own_key) == 0;
 	return *credential->authorization ? 1 : 0;
 }
 
 int credential_use(struct credential *credential, const char *key)
 {
 	credential_free(credential);
+	credential->is_own = true;
 	if (asprintf(&credential->authorization, "Bearer %s", key) < 0)
 		credential->authorization = NULL;
 	credential->organization = strdup("");

@@ -13,8 +13,8 @@
  * case. */
 int credential_take(
 	const struct exchange *exchange, const char *own_key, struct credential *credential);
-/* Pay with this key instead, without the caller's organization and project. 1, or -1 when out of
- * memory. */
+/* Pay with this key, the gateway's own, instead, without the caller's organization and project. 1,
+ * or -1 when out of memory. */
 int credential_use(struct credential *credential, const char *key);
 /* Equal for equal credentials; of nothing when memory was short. */
 struct digest credential_digest(const struct credential *credential);

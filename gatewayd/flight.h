@@ -138,12 +138,19 @@ struct flights_options {
 	uint64_t ttl_ms, grace_ms; /* of the objects put in memory */
 };
 
+enum flight_blame {
+	FLIGHT_OF_CALLER,   /* a 4xx that says something of the request or of the caller's key */
+	FLIGHT_OF_PROVIDER, /* any other: 408, 429, 5xx, no answer; the gateway's own key */
+};
+#define FLIGHT_BLAMES 2
+
 struct flights_counters {
 	uint64_t store_hits, store_misses, store_deadlines;
 	uint64_t legacy_requests, legacy_elements; /* served from a legacy object of a whole body */
 	uint64_t joined;
 	uint64_t fetches, fetches_lost; /* calls to owners */
-	uint64_t purchases, purchase_failures, inputs_bought, tokens_bought, elections;
+	uint64_t purchases, inputs_bought, tokens_bought, elections;
+	uint64_t purchase_failures[FLIGHT_BLAMES]; /* at most so many as purchases */
 };
 
 struct flights_events {

@@ -117,6 +117,16 @@ static void begin_again(struct flights *flights, struct purchase *purchase)
 	flight_look_start(flights);
 }
 
+static enum flight_blame blame(
+	const struct purchase *purchase, const struct provider_result *failure)
+{
+	int status = failure->status;
+	if (failure->outcome != PROVIDER_REFUSED || status >= 500 || status == 408 || status == 429)
+		return FLIGHT_OF_PROVIDER;
+	bool of_key = status == 401 || status == 403;
+	return of_key && purchase_pays_itself(purchase) ? FLIGHT_OF_PROVIDER : FLIGHT_OF_CALLER;
+}
+
 static void on_purchase_end(
 	struct purchase *purchase, const struct provider_result *failure, void *arg)
 {
@@ -128,7 +138,8 @@ static void on_purchase_end(
 		begin_again(flights, purchase);
 		return;
 	}
-	flights->counters.purchase_failures++;
+	if (purchase_owner(purchase) == PEERS_SELF) /* else its owner has counted it */
+		flights->counters.purchase_failures[blame(purchase, failure)]++;
 
 	/* What is still here was not handed over. All have the same payer. */
 	struct buyer *payer = NULL;

@@ -27,6 +27,7 @@ struct credential {
 	char *authorization; /* "Bearer sk-…", or "" */
 	char *organization;  /* OpenAI-Organization */
 	char *project;       /* OpenAI-Project */
+	bool is_own;         /* the key is the gateway's */
 };
 
 struct provider_request {

@@ -29,6 +29,8 @@ struct purchase {
 	bool has_trace, recorded;
 	bool handing_out;
 	bool keep_nothing;
+	bool pays_itself;
+	int owner;
 	bool not_in_memory; /* it could not be purged there */
 	char *model;
 	char *store_params;
@@ -447,6 +449,8 @@ struct purchase *purchase_start(const struct purchase_parts *parts, const struct
 	purchase->since = cache_purge_clock(parts->cache);
 	purchase->asked_ms = loop_wall_ms(parts->loop);
 	purchase->credential = payer->credential_digest;
+	purchase->pays_itself = payer->credential->is_own;
+	purchase->owner = owner;
 	purchase->model = strndup(payer->model.data, payer->model.len);
 	purchase->store_params = strndup(payer->store_params.data, payer->store_params.len);
 	purchase->items = calloc(n, sizeof *purchase->items);
@@ -522,6 +526,16 @@ struct flight *purchase_flight(const struct purchase *purchase, size_t index)
 const struct digest *purchase_credential(const struct purchase *purchase)
 {
 	return &purchase->credential;
+}
+
+int purchase_owner(const struct purchase *purchase)
+{
+	return purchase->owner;
+}
+
+bool purchase_pays_itself(const struct purchase *purchase)
+{
+	return purchase->pays_itself;
 }
 
 void purchase_forget(struct purchase *purchase, const struct flight *flight)

@@ -58,6 +58,9 @@ const struct trace *purchase_trace(const struct purchase *purchase);
 /* NULL once its object was handed over, or after purchase_forget(). */
 struct flight *purchase_flight(const struct purchase *purchase, size_t index);
 const struct digest *purchase_credential(const struct purchase *purchase); /* of the payer */
+int purchase_owner(const struct purchase *purchase);                       /* as started with */
+/* With the gateway's own key. */
+bool purchase_pays_itself(const struct purchase *purchase);
 /* What comes for this flight is not wanted any more. */
 void purchase_forget(struct purchase *purchase, const struct flight *flight);
 /* No callback comes. */

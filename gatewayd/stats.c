@@ -167,7 +167,10 @@ static void collect(void *arg)
 	const struct gateway *gateway = stats->gateway;
 	const struct flights_counters *flights = flights_counters(gateway->flights);
 	set(stats, PURCHASES, (double)flights->purchases);
-	set(stats, PURCHASE_FAILURES, (double)flights->purchase_failures);
+	set_label(stats, PURCHASE_FAILURES, "caller",
+		(double)flights->purchase_failures[FLIGHT_OF_CALLER]);
+	set_label(stats, PURCHASE_FAILURES, "provider",
+		(double)flights->purchase_failures[FLIGHT_OF_PROVIDER]);
 	set(stats, INPUTS_BOUGHT, (double)flights->inputs_bought);
 	set(stats, ELECTIONS, (double)flights->elections);
 	set(stats, FETCHES, (double)flights->fetches);

@@ -26,7 +26,7 @@ static const struct {
 	{"saved_tokens_total", NULL, NULL, POD_SAVED_TOKENS},
 	{"saved_dollars_total", NULL, NULL, POD_SAVED_DOLLARS},
 	{"gatewayd_provider_attempts_total", NULL, NULL, POD_PROVIDER_CALLS},
-	{"gatewayd_purchase_failures_total", NULL, NULL, POD_PURCHASE_FAILURES},
+	{"gatewayd_purchase_failures_total", "reason", "provider", POD_PURCHASE_FAILURES},
 	{"broadcaster_purges_total", "result", "ok", POD_BROADCASTS},
 	{"broadcaster_purges_total", "result", "failed", POD_BROADCASTS},
 	{"gatewayd_pod_purges_total", NULL, NULL, POD_PURGES},

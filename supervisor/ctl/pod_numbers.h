@@ -27,8 +27,8 @@ enum pod_number {
 	POD_SAVED_TOKENS,
 	POD_SAVED_DOLLARS,
 	POD_PROVIDER_CALLS,
-	POD_PURCHASE_FAILURES,
-	POD_PURGES, /* total only: as people ask for them */
+	POD_PURCHASE_FAILURES, /* by the provider's fault */
+	POD_PURGES,            /* total only: as people ask for them */
 	POD_BROADCASTS,
 	POD_REDIS_COMMANDS,
 	POD_NUMBERS,

@@ -151,6 +151,28 @@ subtest 'a drain waits for nobody' => sub {
 	$_->stop for @d;
 };
 
+subtest 'a failure is counted once, where it was bought, by whose fault it is' => sub {
+	my @own = instances(2, OPENAI_API_KEY => 'sk-own');
+	my $failures = sub { my ($reason) = @_; return total(qq(gatewayd_purchase_failures_total{reason="$reason"}), @own) };
+	my ($caller, $provider) = (0, 0);
+	for ([ 400, 'caller' ], [ 401, 'caller', 'sk-theirs' ], [ 401, 'provider' ], [ 403, 'provider', 'sk-own' ], [ 404, 'caller' ], [ 413, 'caller' ],
+		[ 422, 'caller' ], [ 429, 'provider' ], [ 500, 'provider' ]) {
+		my ($status, $reason, $key) = @$_;
+		my $bought = total('gatewayd_purchases_total', @own);
+		my $fetched = total('gatewayd_fetch_duration_seconds_count{outcome="refused"}', @own);
+		$openai->mode(fault => 'status', status => $status);
+		my @r = map { http_json($own[0]->url . '/v1/embeddings', { input => "$status $reason $_", model => $M, dimensions => 16 },
+			$key ? [ Authorization => "Bearer $key" ] : []) } 1 .. 10;
+		is scalar(grep { $_->{status} == $status } @r), 10, "$status, " . ($key // 'no key');
+		($reason eq 'caller' ? $caller : $provider) += total('gatewayd_purchases_total', @own) - $bought;
+		is $failures->('caller') . ' ' . $failures->('provider'), "$caller $provider", "is the fault of the $reason, each purchase once";
+		cmp_ok total('gatewayd_fetch_duration_seconds_count{outcome="refused"}', @own), '>', $fetched, 'calls to the owner have their own count';
+	}
+	is $caller + $provider, 90, 'all';
+	$openai->mode;
+	$_->stop for @own;
+};
+
 subtest 'three instances with a store, and views that differ' => sub {
 	$openai->reset;
 	my @three = map { daemon('gatewayd', http => 1, rpc => "gatewayd.$_.sock",

@@ -200,7 +200,7 @@ static int enter_tickets(struct request *request, size_t n)
 static struct request *enter(int index, unsigned from, unsigned n)
 {
 	struct request *request = &requests[index];
-	request->credential = (struct credential){(char *)"k", (char *)"", (char *)""};
+	request->credential = (struct credential){(char *)"k", (char *)"", (char *)"", false};
 	request->buyer.credential = &request->credential;
 	request->buyer.model = SPAN_LITERAL("m");
 	request->buyer.model_json = SPAN_LITERAL("\"m\"");
@@ -225,7 +225,7 @@ static struct request *enter_body(int index, const char *body)
 	assert_int_equal(
 		query_parse_legacy(span_of(body), MAX_TICKETS, NULL, &request->query, &error), 0);
 	assert_true(request->query.has_legacy_key);
-	request->credential = (struct credential){(char *)"k", (char *)"", (char *)""};
+	request->credential = (struct credential){(char *)"k", (char *)"", (char *)"", false};
 	request->buyer.credential = &request->credential;
 	request->buyer.model = SPAN_LITERAL("m");
 	request->buyer.model_json = SPAN_LITERAL("\"m\"");

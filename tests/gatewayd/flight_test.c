@@ -159,7 +159,7 @@ static int enter_tickets(struct request *request, struct ticket *tickets, size_t
 static struct request *enter(int index, const char *key, const char *texts)
 {
 	struct request *request = &requests[index];
-	request->credential = (struct credential){(char *)key, (char *)"", (char *)""};
+	request->credential = (struct credential){(char *)key, (char *)"", (char *)"", false};
 	request->buyer.credential = &request->credential;
 	request->buyer.credential_digest = digest_of(span_of(key));
 	request->buyer.model = SPAN_LITERAL("m");
@@ -450,7 +450,7 @@ static void large_requests_are_split(void **state)
 	enum { N = PROVIDER_MAX_INPUTS + 1 };
 	struct ticket *tickets = calloc(N, sizeof *tickets);
 	struct request *request = &requests[0];
-	request->credential = (struct credential){(char *)"k", (char *)"", (char *)""};
+	request->credential = (struct credential){(char *)"k", (char *)"", (char *)"", false};
 	request->buyer = (struct buyer){.credential = &request->credential,
 		.model = SPAN_LITERAL("m"),
 		.model_json = SPAN_LITERAL("\"m\""),

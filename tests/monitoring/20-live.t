@@ -99,12 +99,13 @@ subtest 'the numbers agree' => sub {
 subtest 'podctl top' => sub {
 	my $top = sub { my ($code, $out, $err) = $pod->ctl('top', '--json'); die "$code $err" if $code; return json_decode($out)->{pod} };
 	my ($first, $page, %sum) = ($top->(), http('GET', "http://127.0.0.1:$port{merger}/metrics")->{body});
-	for (split /\n/, $page) { $sum{$1}{ $2 // '' } += $3 if /^(\w+)(?:\{.*?(?:source|model|scope)="([^"]*)"[^}]*\}|\{[^}]*\})? (\S+)$/ }
+	for (split /\n/, $page) { $sum{$1}{ $2 // '' } += $3 if /^(\w+)(?:\{.*?(?:source|model|scope|reason)="([^"]*)"[^}]*\}|\{[^}]*\})? (\S+)$/ }
 	my $total = sub { my ($name) = @_; my $sum = 0; $sum += $_ for values %{ $sum{$name} }; return $sum };
 	my %same = (requests => 'hashd_requests_total', tokens => 'processed_tokens_total', saved_tokens => 'saved_tokens_total',
-		provider_calls => 'gatewayd_provider_attempts_total', purchase_failures => 'gatewayd_purchase_failures_total');
+		provider_calls => 'gatewayd_provider_attempts_total');
 	is $first->{$_}, $total->($same{$_}), "$_: $first->{$_}" for sort keys %same;
 	is $first->{"from_$_"}, $sum{gatewayd_elements_total}{$_}, "from $_" for qw(memory store);
+	is $first->{purchase_failures}, $sum{gatewayd_purchase_failures_total}{provider}, 'purchases that failed by the provider\'s fault';
 	is $first->{bought}, $sum{gatewayd_elements_total}{bought}, 'bought';
 	# One by a broadcast and one asked of gatewayd.0 each time.
 	is $first->{purges}, 2 * $total->('broadcaster_purges_total'), 'purges, each once for all instances';
