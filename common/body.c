@@ -25,6 +25,7 @@ struct body {
 	TAILQ_ENTRY(body) large_entry; /* if is_large */
 	unsigned refs;
 	bool receiving, is_large, paused, late, hashed, hashing;
+	bool looked_at; /* began before the last look */
 	uint8_t *data;
 	size_t len, capacity;
 	int64_t declared_bytes;
@@ -214,7 +215,8 @@ static void look(void *arg)
 	bodies->looked_us = now;
 	bodies->pressed = pressed;
 	TAILQ_FOREACH (body, &bodies->receiving, entry) {
-		body->late = !changed && is_late(body, elapsed_us);
+		body->late = !changed && body->looked_at && is_late(body, elapsed_us);
+		body->looked_at = true;
 		if (changed) {
 			body->waited_us = 0;
 			body->waited_len = body->len;
@@ -254,6 +256,7 @@ struct body *body_new(
 	body->refs = 1;
 	body->receiving = true;
 	body->is_large = body->paused = body->hashed = body->hashing = false;
+	body->looked_at = false;
 	body->len = 0;
 	body->waited_us = 0;
 	body->waited_len = 0;

@@ -342,6 +342,8 @@ struct sender {
 	bool late;
 };
 static size_t n_late, late_wanted;
+static struct bodies *young_bodies;
+static uint64_t young_since_us;
 
 static void on_late(void *arg)
 {
@@ -433,6 +435,37 @@ static void least_pace(void **state)
 	bodies_free(&bodies);
 }
 
+static void start_young(void *arg)
+{
+	start(arg, young_bodies, 10, 0);
+	young_since_us = loop_now_us(loop);
+}
+
+/* Time that passed before a body began is not its own. */
+static void young_ones_are_not_late(void **state)
+{
+	struct bodies *bodies = bodies_new(loop, &(struct bodies_options){.budget_bytes = 16 << 20,
+							 .max_body_bytes = 30 << 20,
+							 .timeout_ms = 500,
+							 .least_bytes_s = 8192});
+	struct sender first, young;
+	struct timer *later = timer_new(loop, start_young, &young);
+
+	(void)state;
+	young_bodies = bodies;
+	start(&first, bodies, 100, 3000);
+	timer_arm(later, 300);
+	n_late = 0;
+	late_wanted = 1;
+	loop_run(loop);
+	assert_true(young.late);
+	assert_true(loop_now_us(loop) - young_since_us >= 500000);
+	stop(&first);
+	stop(&young);
+	timer_free(&later);
+	bodies_free(&bodies);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -447,6 +480,7 @@ int main(void)
 		cmocka_unit_test(medium_ones_have_a_share),
 		cmocka_unit_test(slow_holders_are_late),
 		cmocka_unit_test(least_pace),
+		cmocka_unit_test(young_ones_are_not_late),
 	};
 
 	fill();
