@@ -24,6 +24,7 @@ struct gatewayd_conf {
 	struct otlp_conf otlp;
 
 	char *listen;
+	double access_log_sample;
 	int64_t instance, instances;
 
 	int64_t max_body_bytes, body_budget_bytes;

@@ -10,6 +10,14 @@ void answer_head_add(struct answer_head *head, const char *name, struct span val
 	head->fields[head->n_fields++] = (struct field){name, value};
 }
 
+struct span answer_head_field(const struct answer_head *head, const char *name)
+{
+	for (size_t i = 0; i < head->n_fields; i++)
+		if (span_equal_nocase(span_of(head->fields[i].name), name))
+			return head->fields[i].value;
+	return (struct span){0};
+}
+
 void exchange_respond_object(struct exchange *exchange, const struct answer_head *head,
 	struct cache_object *object, enum cache_form form)
 {
@@ -53,10 +61,9 @@ void exchange_note_answer(struct exchange *exchange, const struct answer_head *h
 	char status[16];
 	exchange->answered = true;
 	trace_span_int(exchange->span, "http.response.status_code", head->status);
-	for (size_t i = 0; i < head->n_fields; i++)
-		if (span_equal_nocase(span_of(head->fields[i].name), "x-cache"))
-			trace_span_str(
-				exchange->span, "gateway.cache.result", head->fields[i].value);
+	struct span cache = answer_head_field(head, "x-cache");
+	if (cache.len)
+		trace_span_str(exchange->span, "gateway.cache.result", cache);
 	snprintf(status, sizeof status, "%d", head->status);
 	if (head->status >= 500)
 		trace_span_fail(exchange->span, status, NULL);

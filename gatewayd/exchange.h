@@ -37,6 +37,8 @@ struct answer_head {
 	struct field fields[ANSWER_MAX_FIELDS];
 };
 void answer_head_add(struct answer_head *head, const char *name, struct span value);
+/* The value of the field of that name, any case; empty without one. */
+struct span answer_head_field(const struct answer_head *head, const char *name);
 
 struct exchange_ops {
 	struct span (*header)(const struct exchange *exchange, const char *name);

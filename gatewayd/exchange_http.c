@@ -1,7 +1,9 @@
 #include "gatewayd/exchange_http.h"
 
 #include <stdlib.h>
+#include <string.h>
 
+#include "common/access_log.h"
 #include "common/body.h"
 #include "common/daemon.h"
 #include "common/health.h"
@@ -15,25 +17,28 @@ struct exchange_http {
 	struct daemon *daemon;
 	struct http_server *server;
 	struct bodies *bodies;
+	struct access_log access_log;
 	void (*on_exchange)(struct exchange *exchange, void *arg);
 	void *arg;
 };
 
+/* It is served until the answer is given or the client has left, and kept for the access log until
+ * on_finished, which can come from within the call that gives the answer. */
 struct http_entry {
 	struct exchange exchange; /* first */
 	struct exchange_http *listener;
 	struct http_exchange *http;
 	struct body *body;     /* NULL without one */
 	struct deferred later; /* hands the body over, or goes on pulling */
-	bool accepted;
+	bool hashed, aborted;
+	char cache[16]; /* the answer's X-Cache */
 };
 
-static void entry_free(struct http_entry *entry)
+static void entry_leave(struct http_entry *entry)
 {
 	loop_defer_cancel(daemon_loop(entry->listener->daemon), &entry->later);
 	body_unref(&entry->body);
 	exchange_leave(&entry->exchange);
-	free(entry);
 }
 
 /* ---- What the server tells us ---- */
@@ -42,10 +47,10 @@ static void refuse_for_memory(struct http_entry *entry)
 {
 	struct buf lines = BUF_INIT(256);
 	http_header_add(&lines, "retry-after", SPAN_LITERAL("1"));
+	entry_leave(entry);
 	http_exchange_respond(
 		entry->http, 503, (struct span){(char *)lines.data, lines.len}, NULL, 0);
 	buf_free(&lines);
-	entry_free(entry);
 }
 
 static void on_body(struct span data, void *arg)
@@ -85,6 +90,7 @@ static void on_body_end(void *arg)
 	} else {
 		exchange->body_hash = digest_of((struct span){"", 0});
 	}
+	entry->hashed = true;
 	entry->listener->on_exchange(exchange, entry->listener->arg);
 }
 
@@ -97,10 +103,10 @@ static void pull(void *arg)
 	struct slice piece = {0};
 	for (size_t sent = 0; sent < PULL_BYTES && loop_now_us(loop) < until_us;) {
 		if (!exchange->events->on_pull(&piece, exchange->arg)) {
-			http_exchange_end(entry->http);
 			const struct exchange_events *events = exchange->events;
 			void *events_arg = exchange->arg;
-			entry_free(entry);
+			entry_leave(entry);
+			http_exchange_end(entry->http);
 			events->on_complete(events_arg);
 			return;
 		}
@@ -116,7 +122,8 @@ static void on_abort(void *arg)
 	struct http_entry *entry = arg;
 	const struct exchange_events *events = entry->exchange.events;
 	void *events_arg = entry->exchange.arg;
-	entry_free(entry);
+	entry->aborted = true;
+	entry_leave(entry);
 	if (events)
 		events->on_abort(events_arg);
 }
@@ -163,6 +170,14 @@ static void entry_want_body(struct exchange *exchange)
 	loop_defer(daemon_loop(entry->listener->daemon), &entry->later);
 }
 
+static void note_cache(struct http_entry *entry, const struct answer_head *head)
+{
+	struct span cache = answer_head_field(head, "x-cache");
+	size_t n = cache.len < sizeof entry->cache ? cache.len : sizeof entry->cache - 1;
+	if (n)
+		memcpy(entry->cache, cache.data, n);
+}
+
 static void write_lines(const struct answer_head *head, struct buf *lines)
 {
 	for (size_t i = 0; i < head->n_fields; i++) {
@@ -177,10 +192,11 @@ static void entry_respond(
 	struct http_entry *entry = (struct http_entry *)exchange;
 	struct buf lines = BUF_INIT(16384);
 	write_lines(head, &lines);
+	note_cache(entry, head);
+	entry_leave(entry);
 	http_exchange_respond(
 		entry->http, head->status, (struct span){(char *)lines.data, lines.len}, &body, 1);
 	buf_free(&lines);
-	entry_free(entry);
 }
 
 static void entry_respond_stream(
@@ -189,6 +205,7 @@ static void entry_respond_stream(
 	struct http_entry *entry = (struct http_entry *)exchange;
 	struct buf lines = BUF_INIT(16384);
 	write_lines(head, &lines);
+	note_cache(entry, head);
 	http_exchange_respond_start(
 		entry->http, head->status, (struct span){(char *)lines.data, lines.len}, length);
 	buf_free(&lines);
@@ -224,6 +241,7 @@ static void on_request(struct http_exchange *http, void *arg)
 	exchange->host = http_exchange_host(http);
 	exchange->started_us = loop_now_us(daemon_loop(listener->daemon));
 	exchange_enter(exchange, http_exchange_header(http, "traceparent"), "tcp");
+	http_exchange_set_context(http, entry);
 	http_exchange_accept(http, &http_events, entry);
 	int64_t length = http_exchange_content_length(http);
 	if (length == 0)
@@ -233,20 +251,53 @@ static void on_request(struct http_exchange *http, void *arg)
 		refuse_for_memory(entry);
 }
 
+/* ---- The access log ---- */
+
+static void on_finished(struct http_exchange *http, int status, uint64_t bytes_in,
+	uint64_t bytes_out, uint64_t duration_us, void *arg)
+{
+	struct exchange_http *listener = arg;
+	struct http_entry *entry = http_exchange_context(http);
+	struct access_entry line = access_entry_of(http, status, bytes_in, bytes_out, duration_us);
+	struct trace trace;
+	char trace_text[TRACE_PARENT_LEN + 1], hash[DIGEST_HEX + 1];
+	if (!entry && status < 400)
+		return; /* probes and scrapes */
+	if (entry) {
+		trace = entry->exchange.trace;
+		line.cache = span_of(entry->cache);
+		line.aborted = entry->aborted;
+		if (entry->hashed) {
+			digest_hex(&entry->exchange.body_hash, hash);
+			line.body_hash = hash;
+		}
+	} else if (trace_parse(http_exchange_header(http, "traceparent"), &trace) < 0) {
+		trace_start(&trace, false); /* refused before it was an exchange */
+	} else {
+		trace = trace_child(&trace);
+	}
+	line.trace = trace_format_text(&trace, trace_text);
+	access_log_write(&listener->access_log, &line);
+	free(entry);
+}
+
 /* ---- The listener ---- */
 
 static const struct http_server_events server_events = {
 	.on_request = on_request,
+	.on_finished = on_finished,
 };
 
 struct exchange_http *exchange_http_new(struct daemon *daemon,
 	const struct http_server_options *options, uint64_t body_budget_bytes,
-	void (*on_exchange)(struct exchange *exchange, void *arg), void *arg)
+	const double *access_log_share, void (*on_exchange)(struct exchange *exchange, void *arg),
+	void *arg)
 {
 	struct exchange_http *listener = calloc(1, sizeof *listener);
 	if (!listener)
 		return NULL;
 	listener->daemon = daemon;
+	access_log_init(&listener->access_log, access_log_share);
 	listener->on_exchange = on_exchange;
 	listener->arg = arg;
 	listener->bodies = bodies_new(

@@ -287,7 +287,7 @@ static void make_listeners(struct parts *parts, const struct gatewayd_conf *conf
 	options.max_connections = (size_t)conf->max_connections;
 	parts->http = must(
 		exchange_http_new(parts->daemon, &options, (uint64_t)conf->body_budget_bytes,
-			gateway_serve, &parts->gateway),
+			&conf->access_log_sample, gateway_serve, &parts->gateway),
 		"HTTP server");
 	parts->rpc = must(exchange_rpc_new(parts->gateway.loop, parts->gateway.leases,
 				  (size_t)conf->max_body_bytes, gateway_serve, &parts->gateway),

@@ -470,29 +470,21 @@ static void on_finished(struct http_exchange *exchange, int status, uint64_t byt
 	struct trace trace;
 	char text[TRACE_PARENT_LEN + 1];
 	struct observe_exchange seen = {
-		.method = http_exchange_method(exchange),
-		.target = http_exchange_target(exchange),
-		.client = span_of(http_exchange_peer(exchange)),
-		.user_agent = http_exchange_header(exchange, "user-agent"),
-		.forwarded_for = http_exchange_header(exchange, "x-forwarded-for"),
-		.status = status,
-		.bytes_in = bytes_in,
-		.bytes_out = bytes_out,
-		.duration_us = duration_us,
+		.entry = access_entry_of(exchange, status, bytes_in, bytes_out, duration_us),
 		.quiet = !visit && status < 400, /* probes and scrapes */
 	};
 
 	if (visit) {
-		seen.cache = span_of(visit->cache);
-		seen.trace = visit->trace;
-		seen.body_hash = visit->body_hash;
-		seen.backend = visit->backend;
-		seen.aborted = visit->aborted;
+		seen.entry.cache = span_of(visit->cache);
+		seen.entry.trace = visit->trace;
+		seen.entry.body_hash = visit->body_hash;
+		seen.entry.backend = visit->backend;
+		seen.entry.aborted = visit->aborted;
 		seen.span = &visit->span;
 	} else if (!seen.quiet) { /* refused before it was a visit */
-		span = observe_enter(seen.method, http_exchange_path(exchange),
+		span = observe_enter(seen.entry.method, http_exchange_path(exchange),
 			http_exchange_header(exchange, "traceparent"), &trace);
-		seen.trace = trace_format_text(&trace, text);
+		seen.entry.trace = trace_format_text(&trace, text);
 		seen.span = &span;
 	}
 	observe_finished(front->parts.observe, &seen);

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "common/log.h"
 #include "hashd/conf.h"
 
 #define STATUS_MAX 600
@@ -141,10 +140,9 @@ const struct metric_family observe_families[] = {
 
 struct observe {
 	struct metrics *metrics;
-	const struct hashd_conf *conf;
 	struct metric *duration, *bytes_in, *bytes_out, *aborted;
 	struct metric *by_status[STATUS_MAX];
-	uint32_t random;
+	struct access_log access_log;
 };
 
 struct observe *observe_new(struct metrics *metrics, const struct hashd_conf *conf)
@@ -154,8 +152,7 @@ struct observe *observe_new(struct metrics *metrics, const struct hashd_conf *co
 	if (!observe)
 		return NULL;
 	observe->metrics = metrics;
-	observe->conf = conf;
-	observe->random = 1;
+	access_log_init(&observe->access_log, &conf->access_log_sample);
 	observe->duration = metric(metrics, observe_family(OBSERVE_DURATION));
 	observe->bytes_in = metric(metrics, observe_family(OBSERVE_BYTES_IN));
 	observe->bytes_out = metric(metrics, observe_family(OBSERVE_BYTES_OUT));
@@ -181,22 +178,6 @@ static struct metric *status_counter(struct observe *observe, int status)
 			observe->metrics, observe_family(OBSERVE_REQUESTS), text);
 	}
 	return observe->by_status[status];
-}
-
-/* Sampling needs evenness, not secrecy: xorshift (Marsaglia, 2003). */
-static bool is_sampled(struct observe *observe)
-{
-	double share = observe->conf->access_log_sample;
-
-	if (share >= 1)
-		return true;
-	uint32_t x = observe->random;
-
-	x ^= x << 13;
-	x ^= x >> 17;
-	x ^= x << 5;
-	observe->random = x;
-	return (double)x < share * 4294967296.0;
 }
 
 /* Paths that a name may have: what clients make up is none of them. */
@@ -228,7 +209,7 @@ struct trace_span *observe_enter(
 }
 
 /* (OpenTelemetry's conventions for HTTP servers) */
-static void end_span(struct trace_span **span, const struct observe_exchange *x)
+static void end_span(struct trace_span **span, const struct access_entry *x)
 {
 	char status[8];
 	size_t path = 0;
@@ -257,24 +238,18 @@ static void end_span(struct trace_span **span, const struct observe_exchange *x)
 
 void observe_finished(struct observe *observe, const struct observe_exchange *x)
 {
+	const struct access_entry *entry = &x->entry;
+
 	if (x->span && *x->span)
-		end_span(x->span, x);
-	metric_add(status_counter(observe, x->status), 1);
-	metric_observe(observe->duration, (double)x->duration_us / 1e6);
-	if (x->bytes_in)
-		metric_add(observe->bytes_in, (double)x->bytes_in);
-	if (x->bytes_out)
-		metric_add(observe->bytes_out, (double)x->bytes_out);
-	if (x->aborted)
+		end_span(x->span, entry);
+	metric_add(status_counter(observe, entry->status), 1);
+	metric_observe(observe->duration, (double)entry->duration_us / 1e6);
+	if (entry->bytes_in)
+		metric_add(observe->bytes_in, (double)entry->bytes_in);
+	if (entry->bytes_out)
+		metric_add(observe->bytes_out, (double)entry->bytes_out);
+	if (entry->aborted)
 		metric_add(observe->aborted, 1);
-	if (x->quiet || (x->status < 500 && !is_sampled(observe)))
-		return;
-	log_fields(LOG_LEVEL_INFO, x->trace, "request", LOG_SPAN("method", x->method),
-		LOG_SPAN("target", x->target), LOG_INT("status", x->status),
-		LOG_INT("bytes_in", x->bytes_in), LOG_INT("bytes_out", x->bytes_out),
-		LOG_INT("duration_us", x->duration_us), LOG_SPAN("cache", x->cache),
-		LOG_STR("body_hash", x->body_hash ? x->body_hash : ""),
-		LOG_STR("backend", x->backend ? x->backend : ""), LOG_SPAN("client", x->client),
-		LOG_SPAN("user_agent", x->user_agent),
-		LOG_SPAN("x_forwarded_for", x->forwarded_for), LOG_BOOL("aborted", x->aborted));
+	if (!x->quiet)
+		access_log_write(&observe->access_log, entry);
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/access_log.h"
 #include "common/metrics.h"
 #include "common/span.h"
 #include "common/trace_span.h"
@@ -37,15 +38,11 @@ enum {
 struct observe;
 struct hashd_conf;
 
-/* One finished exchange. Spans may be empty. */
+/* One finished exchange. */
 struct observe_exchange {
-	struct span method, target, client, user_agent, forwarded_for, cache;
-	const char *trace, *body_hash, *backend; /* NULL or "": none */
-	int status;
+	struct access_entry entry;
 	struct trace_span **span; /* ended; NULL, or of NULL: none */
 	bool quiet;               /* counted only */
-	bool aborted;             /* the client left before the end of its answer */
-	uint64_t bytes_in, bytes_out, duration_us;
 };
 
 /* A request has come in: its ids, and its span unless that is not recorded. */
