@@ -70,7 +70,7 @@ bool access_check(struct gateway *gateway, struct exchange *exchange, struct cre
 	}
 	credential_free(credential);
 refuse:
-	stats_count_request(gateway->stats, STATS_ERROR, error.status);
+	stats_count_request(gateway->stats, STATS_ERROR, error.status, exchange->started_us);
 	api_error_respond(exchange, &error, NULL);
 	return false;
 }

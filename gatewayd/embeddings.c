@@ -57,6 +57,7 @@ struct embeddings {
 	struct job job;
 	struct gateway *gateway;
 	struct exchange *exchange; /* NULL: the client is gone, or answered */
+	uint64_t started_us;       /* the exchange is gone when it is aborted */
 	enum embeddings_state state;
 	struct credential credential;
 	struct digest response_key;
@@ -108,12 +109,8 @@ static void embeddings_free(struct embeddings *request)
 
 static void count(struct embeddings *request, enum stats_result result, int status)
 {
-	struct stats *stats = request->gateway->stats;
-	uint64_t now_us = loop_now_us(request->gateway->loop);
-	if (request->fetch)
-		return;
-	stats_count_request(stats, result, status);
-	stats_observe_duration(stats, result, now_us - request->exchange->started_us);
+	if (!request->fetch)
+		stats_count_request(request->gateway->stats, result, status, request->started_us);
 }
 
 /* The one way to an error: answers, and ends the request. */
@@ -535,8 +532,7 @@ static void on_abort(void *arg)
 {
 	struct embeddings *request = arg;
 	struct gateway *gateway = request->gateway;
-	if (!request->fetch)
-		stats_count_request(gateway->stats, STATS_GONE, 499);
+	count(request, STATS_GONE, 499);
 	request->exchange = NULL;
 	flights_leave(gateway->flights, &request->buyer);
 	if (request->state != EMBEDDINGS_PARSING)
@@ -561,7 +557,8 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 	struct embeddings_fields fields;
 	struct api_error error;
 	if (embeddings_fields_read(exchange, gateway->conf, &fields, &error) < 0) {
-		stats_count_request(gateway->stats, STATS_ERROR, error.status);
+		stats_count_request(
+			gateway->stats, STATS_ERROR, error.status, exchange->started_us);
 		api_error_respond(exchange, &error, NULL);
 		credential_free(&credential);
 		return;
@@ -576,7 +573,8 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 	if (!request) {
 		api_error_set(&error, 503, NULL, "overloaded", "%s", no_memory);
 		error.retry_after_ms = 1000;
-		stats_count_request(gateway->stats, STATS_ERROR, error.status);
+		stats_count_request(
+			gateway->stats, STATS_ERROR, error.status, exchange->started_us);
 		api_error_respond(exchange, &error, NULL);
 		credential_free(&credential);
 		return;
@@ -585,6 +583,7 @@ void embeddings_serve(struct gateway *gateway, struct exchange *exchange)
 	buf_init(&request->assembled, SIZE_MAX / 2);
 	deferred_init(&request->later, look, request);
 	request->exchange = exchange;
+	request->started_us = exchange->started_us;
 	request->credential = credential;
 	request->response_key = key;
 	request->per_key = per_key;

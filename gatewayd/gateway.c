@@ -39,7 +39,7 @@ static void answer_options(struct gateway *gateway, struct exchange *exchange)
 {
 	struct answer_head head = {.status = 204};
 	answer_head_add(&head, "Allow", SPAN_LITERAL("GET, HEAD, POST, OPTIONS"));
-	stats_count_request(gateway->stats, STATS_PASS, head.status);
+	stats_count_request(gateway->stats, STATS_PASS, head.status, exchange->started_us);
 	exchange_respond(exchange, &head, (struct slice){0});
 }
 
@@ -78,6 +78,6 @@ void gateway_serve(struct exchange *exchange, void *arg)
 		api_error_set(&error, 404, NULL, "unknown_url",
 			"There is nothing at this path; embeddings are at POST /v1/embeddings.");
 	}
-	stats_count_request(gateway->stats, STATS_ERROR, error.status);
+	stats_count_request(gateway->stats, STATS_ERROR, error.status, exchange->started_us);
 	api_error_respond(exchange, &error, NULL);
 }

@@ -28,6 +28,7 @@
 struct waiter {
 	struct fetch_list *fetch;
 	struct exchange *exchange;
+	uint64_t started_us; /* the exchange is gone when it is aborted */
 	enum stats_result result;
 	TAILQ_ENTRY(waiter) link;
 };
@@ -74,9 +75,7 @@ static void count(struct gateway *gateway, const struct exchange *exchange,
 {
 	if (status >= 400)
 		result = STATS_ERROR;
-	stats_count_request(gateway->stats, result, status);
-	stats_observe_duration(
-		gateway->stats, result, loop_now_us(gateway->loop) - exchange->started_us);
+	stats_count_request(gateway->stats, result, status, exchange->started_us);
 }
 
 static void refuse(struct gateway *gateway, struct exchange *exchange, int status, const char *code,
@@ -314,7 +313,7 @@ static void on_abort(void *arg)
 {
 	struct waiter *waiter = arg;
 	struct fetch_list *fetch = waiter->fetch;
-	stats_count_request(fetch->models->gateway->stats, STATS_GONE, 499);
+	stats_count_request(fetch->models->gateway->stats, STATS_GONE, 499, waiter->started_us);
 	TAILQ_REMOVE(&fetch->waiters, waiter, link);
 	fetch->models->n_waiters--;
 	free(waiter);
@@ -364,6 +363,7 @@ static void ask(struct models *models, struct exchange *exchange, const struct d
 		return;
 	}
 	waiter->exchange = exchange;
+	waiter->started_us = exchange->started_us;
 	models->n_waiters++;
 	wait_for(fetch, waiter, result);
 	exchange_accept(exchange, &events, waiter);

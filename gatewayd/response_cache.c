@@ -164,10 +164,9 @@ bool response_cache_answer(
 			start_compression(gateway, object, body);
 	}
 	struct stats *stats = gateway->stats;
-	stats_count_request(stats, STATS_HIT, 200);
+	stats_count_request(stats, STATS_HIT, 200, exchange->started_us);
 	stats_count_elements(stats, STATS_MEMORY, info->n_elements);
 	stats_count_tokens(stats, info->model, info->total_tokens, info->total_tokens);
-	stats_observe_duration(stats, STATS_HIT, loop_now_us(gateway->loop) - exchange->started_us);
 	exchange_respond_object(exchange, &head.answer, object, form);
 	cache_object_unref(&object);
 	return true;

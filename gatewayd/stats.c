@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/loop.h"
 #include "common/workers.h"
 #include "gatewayd/cache.h"
 #include "gatewayd/flight.h"
@@ -243,8 +244,11 @@ void stats_free(struct stats **stats)
 	*stats = NULL;
 }
 
-void stats_count_request(struct stats *stats, enum stats_result result, int status)
+void stats_count_request(
+	struct stats *stats, enum stats_result result, int status, uint64_t started_us)
 {
+	uint64_t duration_us = loop_now_us(stats->gateway->loop) - started_us;
+	metric_observe(stats->duration[result], (double)duration_us / 1e6);
 	if (status == 200 && stats->ok[result]) {
 		metric_add(stats->ok[result], 1);
 		return;
@@ -253,11 +257,6 @@ void stats_count_request(struct stats *stats, enum stats_result result, int stat
 	snprintf(text, sizeof text, "%d", status);
 	metric_add(metric(stats->metrics, &gatewayd_families[REQUESTS], result_names[result], text),
 		1);
-}
-
-void stats_observe_duration(struct stats *stats, enum stats_result result, uint64_t duration_us)
-{
-	metric_observe(stats->duration[result], (double)duration_us / 1e6);
 }
 
 void stats_count_elements(struct stats *stats, enum stats_source source, uint64_t n)

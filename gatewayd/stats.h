@@ -38,8 +38,9 @@ extern const struct metric_family gatewayd_families[];
 struct stats *stats_new(struct metrics *metrics, const struct gateway *gateway);
 void stats_free(struct stats **stats);
 
-void stats_count_request(struct stats *stats, enum stats_result result, int status);
-void stats_observe_duration(struct stats *stats, enum stats_result result, uint64_t duration_us);
+/* A request has ended, with its duration since then. */
+void stats_count_request(
+	struct stats *stats, enum stats_result result, int status, uint64_t started_us);
 void stats_count_elements(struct stats *stats, enum stats_source source, uint64_t n);
 /* Tokens of an answer: all of them, and those that cost nothing. */
 void stats_count_tokens(struct stats *stats, struct span model, uint64_t tokens, uint64_t saved);

@@ -131,6 +131,23 @@ subtest 'clients that keep the body budget to themselves' => sub {
 	$_->[0]->close for @c;
 };
 
+subtest 'every request that is counted has a duration' => sub {
+	$openai->mode(latency_ms => 1500);
+	my $gone = EG::HTTP->new($d->url);
+	$gone->send(EG::HTTP::format_request('POST', '/v1/embeddings', \@JSON, '{"input":"left","model":"text-embedding-3-small"}'));
+	wait_for { http('GET', $d->url . '/metrics')->{body} =~ /^gatewayd_flights 1$/m } 'the text to be on its way';
+	$gone->reset;
+	http($_->[0], $d->url . $_->[1], \@KEY) for [ GET => '/nowhere' ], [ DELETE => '/v1/embeddings' ], [ OPTIONS => '/v1/embeddings' ];
+	$openai->mode;
+	wait_for { http('GET', $d->url . '/metrics')->{body} =~ /^gatewayd_requests_total\{result="gone",status="499"\} 1$/m } 'the client to be missed';
+	my $page = http('GET', $d->url . '/metrics')->{body};
+	my (%requests, %durations);
+	$requests{$1} += $2 while $page =~ /^gatewayd_requests_total\{result="(\w+)"[^}]*\} (\d+)$/mg;
+	$durations{$1} += $2 while $page =~ /^gatewayd_request_duration_seconds_count\{result="(\w+)"\} ([1-9]\d*)$/mg;
+	delete @requests{ grep { !$requests{$_} } keys %requests };
+	is_deeply \%durations, \%requests, join ', ', map { "$_ $requests{$_}" } sort keys %requests;
+};
+
 unlike $d->log, qr/sk-good|"a"/, 'no secret and no text in the log';
 
 done_testing;
