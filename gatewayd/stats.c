@@ -19,6 +19,16 @@
 #include "gatewayd/stats_families.h"
 #include "gatewayd/store.h"
 
+#define MODEL_LABEL_BYTES 128
+#define MODELS_LATELY     8
+
+/* What a hit of a model counts. */
+struct model_tokens {
+	char model[MODEL_LABEL_BYTES];
+	struct metric *processed, *saved, *saved_dollars; /* the latter two NULL until needed */
+	double price;                                     /* dollars a token */
+};
+
 struct stats {
 	struct metrics *metrics;
 	const struct gateway *gateway;
@@ -27,6 +37,9 @@ struct stats {
 	struct metric *elements[STATS_SOURCES];
 	char *models[MAX_MODELS]; /* that a provider has answered for with 200 */
 	size_t n_models;
+	/* Those counted lately: to find the series and the price takes as long as half a hit. */
+	struct model_tokens lately[MODELS_LATELY];
+	unsigned n_lately;
 };
 
 static const char *const result_names[STATS_RESULTS] = {
@@ -268,21 +281,39 @@ void stats_count_elements(struct stats *stats, enum stats_source source, uint64_
 static struct metric *of_model(
 	struct stats *stats, enum family family, struct span model, const char *type)
 {
-	char name[128];
+	char name[MODEL_LABEL_BYTES];
 	snprintf(name, sizeof name, "%.*s", SPAN_ARG(model));
 	return type ? metric(stats->metrics, &gatewayd_families[family], name, type)
 		    : metric(stats->metrics, &gatewayd_families[family], name);
 }
 
+static struct model_tokens *model_tokens(struct stats *stats, struct span model)
+{
+	unsigned n = stats->n_lately < MODELS_LATELY ? stats->n_lately : MODELS_LATELY;
+	for (unsigned i = 0; i < n; i++)
+		if (span_equal_str(model, stats->lately[i].model))
+			return &stats->lately[i];
+	struct model_tokens *m = &stats->lately[stats->n_lately++ % MODELS_LATELY];
+	*m = (struct model_tokens){.processed = of_model(stats, PROCESSED_TOKENS, model, NULL),
+		.price = prices_of(stats->gateway->conf->prices, model)};
+	snprintf(m->model, sizeof m->model, "%.*s", SPAN_ARG(model));
+	return m;
+}
+
 void stats_count_tokens(struct stats *stats, struct span model, uint64_t tokens, uint64_t saved)
 {
-	metric_add(of_model(stats, PROCESSED_TOKENS, model, NULL), (double)tokens);
+	struct model_tokens *m = model_tokens(stats, model);
+	metric_add(m->processed, (double)tokens);
 	if (!saved)
 		return;
-	metric_add(of_model(stats, SAVED_TOKENS, model, NULL), (double)saved);
-	double price = prices_of(stats->gateway->conf->prices, model);
-	if (price > 0)
-		metric_add(of_model(stats, SAVED_DOLLARS, model, NULL), (double)saved * price);
+	if (!m->saved)
+		m->saved = of_model(stats, SAVED_TOKENS, model, NULL);
+	metric_add(m->saved, (double)saved);
+	if (m->price <= 0)
+		return;
+	if (!m->saved_dollars)
+		m->saved_dollars = of_model(stats, SAVED_DOLLARS, model, NULL);
+	metric_add(m->saved_dollars, (double)saved * m->price);
 }
 
 void stats_count_bought(struct stats *stats, struct span model, uint64_t tokens)
