@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/log.h"
 #include "common/loop.h"
@@ -30,8 +31,12 @@ struct fetch {
 	const struct fetch_events *events;
 	void *arg;
 
-	struct buf body; /* of the request */
-	size_t body_sent;
+	/* The request's body: all of it if small, else what stands around the inputs, which stay
+	 * where they are: to put 32 MiB together at once would hold the loop up. */
+	struct buf body;
+	size_t body_bytes, body_sent;
+	struct provider_request_copy request;
+	size_t part, part_sent; /* of the parts of a large one */
 
 	struct buf in; /* of the answer: an element that is not complete, or the error */
 	struct wire_scan scan;
@@ -48,6 +53,7 @@ static void fetch_free(struct fetch *fetch)
 	rpc_call_cancel(&fetch->call);
 	peers_leave(fetch->peers, fetch->peer, &fetch->user);
 	buf_free(&fetch->body);
+	provider_request_copy_free(&fetch->request);
 	buf_free(&fetch->in);
 	free(fetch->seen);
 	free(fetch);
@@ -81,11 +87,63 @@ static void on_peer_lost(void *arg)
 
 /* ---- The request's body ---- */
 
+static int make_body(struct fetch *fetch, const struct provider_request *request)
+{
+	struct provider_request none = *request;
+	none.n_inputs = 0;
+	size_t bytes = request->n_inputs - 1; /* commas */
+	for (size_t i = 0; i < request->n_inputs; i++)
+		bytes += request->inputs[i].len;
+	if (provider_request_write(&none, "base64", &fetch->body) < 0)
+		return -1;
+	fetch->body_bytes = fetch->body.len + bytes;
+	if (fetch->body_bytes > RPC_INLINE_BODY_BYTES)
+		return provider_request_copy(&fetch->request, request);
+	buf_consume(&fetch->body, fetch->body.len);
+	return provider_request_write(request, "base64", &fetch->body);
+}
+
+/* 0: what stands before the inputs; then each input, and what follows it. */
+static struct span part_of(const struct fetch *fetch, size_t part)
+{
+	const struct provider_request *request = &fetch->request.request;
+	struct span around = {(char *)fetch->body.data, fetch->body.len};
+	/* The last one there is: of the empty list of inputs. */
+	const char *bracket = memrchr(around.data, '[', around.len);
+	size_t start = (size_t)(bracket - around.data) + 1;
+	if (part == 0)
+		return (struct span){around.data, start};
+	if (part % 2)
+		return request->inputs[part / 2];
+	if (part / 2 < request->n_inputs)
+		return SPAN_LITERAL(",");
+	return (struct span){around.data + start, around.len - start};
+}
+
+static void take_body(struct fetch *fetch, char *to, size_t len_bytes)
+{
+	fetch->body_sent += len_bytes;
+	while (len_bytes > 0) {
+		struct span part = part_of(fetch, fetch->part);
+		size_t n = part.len - fetch->part_sent;
+		if (n > len_bytes)
+			n = len_bytes;
+		memcpy(to, part.data + fetch->part_sent, n);
+		to += n;
+		len_bytes -= n;
+		fetch->part_sent += n;
+		if (fetch->part_sent == part.len) {
+			fetch->part++;
+			fetch->part_sent = 0;
+		}
+	}
+}
+
 static void on_credit(uint64_t credit_bytes, void *arg)
 {
 	struct fetch *fetch = arg;
-	while (credit_bytes > 0 && fetch->body_sent < fetch->body.len) {
-		size_t n = fetch->body.len - fetch->body_sent;
+	while (credit_bytes > 0 && fetch->body_sent < fetch->body_bytes) {
+		size_t n = fetch->body_bytes - fetch->body_sent;
 		if (n > RPC_CHUNK_BYTES)
 			n = RPC_CHUNK_BYTES;
 		if (n > credit_bytes)
@@ -96,11 +154,10 @@ static void on_credit(uint64_t credit_bytes, void *arg)
 			lose(fetch, "out of memory");
 			return;
 		}
-		memcpy(chunk, fetch->body.data + fetch->body_sent, n);
-		fetch->body_sent += n;
+		take_body(fetch, chunk, n);
 		credit_bytes -= n;
-		rpc_call_send_chunk(
-			fetch->call, slice_malloced(chunk, n), fetch->body_sent == fetch->body.len);
+		rpc_call_send_chunk(fetch->call, slice_malloced(chunk, n),
+			fetch->body_sent == fetch->body_bytes);
 	}
 }
 
@@ -276,8 +333,8 @@ static struct rpc_call *ask(
 	if (request->surrogate_keys.len)
 		params.headers.items[params.headers.count++] = (struct msg_header){
 			SPAN_LITERAL("Surrogate-Key"), request->surrogate_keys};
-	params.chunked = fetch->body.len > RPC_INLINE_BODY_BYTES;
-	params.body_bytes = params.chunked ? fetch->body.len : 0;
+	params.chunked = fetch->body_bytes > RPC_INLINE_BODY_BYTES;
+	params.body_bytes = params.chunked ? fetch->body_bytes : 0;
 	params.body = params.chunked ? (struct span){0}
 				     : (struct span){(char *)fetch->body.data, fetch->body.len};
 	params.body_hash = (struct span){0};
@@ -306,7 +363,7 @@ struct fetch *fetch_start(struct loop *loop, struct peers *peers, int peer,
 	fetch->user = (struct peer_user){.on_lost = on_peer_lost, .arg = fetch};
 	buf_init(&fetch->body, SIZE_MAX / 2);
 	fetch->seen = calloc(fetch->n, 1);
-	if (!fetch->seen || provider_request_write(request, "base64", &fetch->body) < 0)
+	if (!fetch->seen || make_body(fetch, request) < 0)
 		goto fail;
 	struct rpc_client *client = peers_join(peers, peer, &fetch->user);
 	if (!client)
