@@ -38,8 +38,8 @@ struct fetch_events {
 	void (*on_end)(enum fetch_outcome outcome, const struct provider_result *result, void *arg);
 };
 
-/* request as for a provider. NULL when out of memory or the peer is gone. events must outlive it.
- */
+/* request as for a provider; large inputs are sent from their body, which is held meanwhile. NULL
+ * when out of memory or the peer is gone. events must outlive it. */
 struct fetch *fetch_start(struct loop *loop, struct peers *peers, int peer,
 	const struct provider_request *request, const struct fetch_events *events, void *arg);
 /* No callback comes; the owner is told. */

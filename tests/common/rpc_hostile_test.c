@@ -271,15 +271,6 @@ static void more_requests_than_allowed_are_busy(void **arg)
 		assert_int_equal(served[i].cancels, 1);
 }
 
-static unsigned counted_requests;
-static void serve_count(struct rpc_request *request, struct span params, void *arg)
-{
-	(void)arg;
-	counted_requests++;
-	rpc_request_reply(request, params);
-}
-static const struct rpc_method counting[] = {{"count", serve_count, NULL}, {NULL, NULL, NULL}};
-
 static void a_peer_that_does_not_read_is_not_read(void **arg)
 {
 	(void)arg;

@@ -1,15 +1,6 @@
 /* Peers that each keep within their own bounds, but are many. */
 #include "rpc_pair.h"
 
-static unsigned counted_requests;
-static void serve_count(struct rpc_request *request, struct span params, void *arg)
-{
-	(void)arg;
-	counted_requests++;
-	rpc_request_reply(request, params);
-}
-static const struct rpc_method counting[] = {{"count", serve_count, NULL}, {NULL, NULL, NULL}};
-
 /* Sends as long as anything is taken. */
 static size_t push(int fd, struct span bytes)
 {

@@ -14,21 +14,7 @@ my $store = test_path('store');
 my $d = daemon('gatewayd', http => 1, env => { OPENAI_BASE_URL => $openai->base, STORE_DIR => $store, TOKEN_PRICES => "$MODEL=20" });
 
 # Exit code, standard output, standard error.
-sub ctl
-{
-	my ($env, @args) = ref $_[0] ? @_ : ({}, @_);
-	my ($out, $err) = (test_path('out'), test_path('err'));
-	my $pid = fork // die "fork: $!";
-	if (!$pid) {
-		@ENV{ keys %$env } = values %$env;
-		open STDOUT, '>', $out;
-		open STDERR, '>', $err;
-		exec eg_bin('cachectl'), @args or POSIX::_exit(127);
-	}
-	waitpid $pid, 0;
-	return ($? >> 8, slurp($out), slurp($err));
-}
-
+sub ctl { my ($env, @args) = ref $_[0] ? @_ : ({}, @_); return run_tool($env, 'cachectl', @args) }
 sub json { my ($code, $out, $err) = ctl(@_, '--json'); my $j = eval { json_decode($out) } // {}; $j->{exit} = $code; $j->{err} = $err; return $j }
 sub stored { my ($n) = @_; return wait_for { $n == (my @all = glob "$store/embeddings/*.json.gz") } "$n objects" }
 

@@ -18,18 +18,9 @@ my %env = $s3->env;
 sub ctl
 {
 	my ($more, @args) = @_;
-	my ($out, $err) = (test_path('out'), test_path('err'));
-	my $pid = fork // die "fork: $!";
-	if (!$pid) {
-		@ENV{ keys %env } = values %env;
-		@ENV{ keys %$more } = values %$more;
-		open STDOUT, '>', $out;
-		open STDERR, '>', $err;
-		exec eg_bin('cachectl'), @args, '--json' or POSIX::_exit(127);
-	}
-	waitpid $pid, 0;
-	my $r = eval { json_decode(slurp($out)) } // {};
-	return { %$r, exit => $? >> 8, err => slurp($err) };
+	my ($exit, $out, $err) = run_tool({ %env, %$more }, 'cachectl', @args, '--json');
+	my $r = eval { json_decode($out) } // {};
+	return { %$r, exit => $exit, err => $err };
 }
 
 # More than one page of a listing.

@@ -16,21 +16,7 @@ my $d = daemon('gatewayd', http => 1, rpc => 'gatewayd.0.sock',
 	env => { OPENAI_BASE_URL => $openai->base, OPENAI_API_KEY => 'sk-own', STORE => 'dir', STORE_DIR => $store, PURGE_TOKEN => $TOKEN, RUN_DIR => test_path('') });
 
 # Exit code, standard output, standard error.
-sub ctl
-{
-	my (@args) = @_;
-	my ($out, $err) = (test_path('out'), test_path('err'));
-	my $pid = fork // die "fork: $!";
-	if (!$pid) {
-		$ENV{BROADCASTERD_TOKEN} = $TOKEN;
-		open STDOUT, '>', $out;
-		open STDERR, '>', $err;
-		exec eg_bin('cachectl'), @args or POSIX::_exit(127);
-	}
-	waitpid $pid, 0;
-	return ($? >> 8, slurp($out), slurp($err));
-}
-
+sub ctl { return run_tool({ BROADCASTERD_TOKEN => $TOKEN }, 'cachectl', @_) }
 sub json { my ($code, $out, $err) = ctl(@_, '--json'); my $j = eval { json_decode($out) } // {}; $j->{exit} = $code; $j->{err} = $err; return $j }
 sub ask { my ($model, @texts) = @_; return http_json($d->url . '/v1/embeddings', { input => \@texts, model => $model, dimensions => 4 })->{headers}{'x-cache'} }
 sub objects { my ($dir) = @_; return scalar(my @all = glob "$dir/embeddings/*") }

@@ -30,6 +30,7 @@ use File::Temp ();
 use IO::Socket::INET;
 use IO::Socket::UNIX;
 use JSON::PP ();
+use POSIX ();
 use Socket qw(SOCK_STREAM SOMAXCONN);
 use Test::More;
 use Time::HiRes ();
@@ -43,7 +44,7 @@ use EG::RPC;
 our @ISA = ('Exporter');
 our @EXPORT = (
 	qw(test_dir test_path daemon process fake_openai fake_ollama fake_gatewayd fake_pod listen_tcp listen_unix wait_for slurp spew
-		json_decode json_encode eg_bin eg_root instrumented rss_kb),
+		json_decode json_encode eg_bin eg_root instrumented rss_kb run_tool),
 	@Test::More::EXPORT, @EG::HTTP::EXPORT, @EG::MsgPack::EXPORT,
 );
 
@@ -105,6 +106,22 @@ sub until_true
 }
 
 # Resident memory of a process.
+# Exit code, standard output and standard error of a program that ends by itself, $env added to its environment.
+sub run_tool
+{
+	my ($env, $name, @args) = @_;
+	my ($out, $err) = (test_path("$name.out"), test_path("$name.err"));
+	my $pid = fork // die "fork: $!";
+	if (!$pid) {
+		@ENV{ keys %$env } = values %$env;
+		open STDOUT, '>', $out;
+		open STDERR, '>', $err;
+		exec eg_bin($name), @args or POSIX::_exit(127);
+	}
+	waitpid $pid, 0;
+	return ($? >> 8, slurp($out), slurp($err));
+}
+
 sub rss_kb
 {
 	my ($pid) = @_;
